@@ -1,0 +1,1 @@
+"""The recipes: one folder per model, one complete experiment per YAML file."""

@@ -1,0 +1,16 @@
+"""The deep generative models of images that the field began with, as PyTorch Lightning modules."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_gen.models import VAE
+
+__version__ = "0.1.0"
+__all__ = ["VAE"]
+
+
+def __getattr__(name: str) -> Any:  # The models are imported when they are first named: importing the package is free.
+    if name in __all__:
+        return getattr(import_module("lightning_gen.models"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

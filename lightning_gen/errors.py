@@ -1,0 +1,29 @@
+"""The errors that users meet: each message says what was given, what was expected and what to type next."""
+
+
+class LightningGenError(Exception):
+    """Base of every error that this package raises for bad input; the command line prints it in one line."""
+
+
+class DatasetNotFoundError(LightningGenError, FileNotFoundError):
+    """The data are not where they were looked for."""
+
+
+class DataError(LightningGenError, ValueError):
+    """The data are there but wrong: shape, range, labels, a corrupt file."""
+
+
+class ConditionError(LightningGenError, ValueError):
+    """A condition is missing, has an unknown key, or a wrong size."""
+
+
+class CheckpointError(LightningGenError):
+    """A checkpoint cannot be read, or must not be trusted."""
+
+
+class WeightsNotFoundError(LightningGenError, FileNotFoundError):
+    """A network's weights are not at hand and cannot be fetched."""
+
+
+class TrainingError(LightningGenError, RuntimeError):
+    """Training cannot go on: a loss is not finite."""

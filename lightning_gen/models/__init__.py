@@ -1,0 +1,7 @@
+"""The models: one LightningModule per paper."""
+
+from lightning_gen.models.adversarial import AdversarialModule
+from lightning_gen.models.base import Batch, Condition, GenerativeModule, LikelihoodModule, as_batch
+from lightning_gen.models.vae import VAE
+
+__all__ = ["VAE", "AdversarialModule", "Batch", "Condition", "GenerativeModule", "LikelihoodModule", "as_batch"]

@@ -1,0 +1,85 @@
+"""What all adversarial models share: updates of several optimizers that are right on any number of ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_gen.errors import ConditionError
+from lightning_gen.models.base import GenerativeModule
+
+
+class AdversarialModule(GenerativeModule):
+    """Base of models that train several networks against each other by hand-written steps.
+
+    The algorithm stands in each model's `training_step`; only the update itself is here (`step`).
+
+    Args:
+        gradient_clip_val: norm at which each optimizer's gradient is clipped, None for no clipping. The Trainer's
+            argument of this name refuses hand-written steps.
+        accumulate_grad_batches: how many calls of `step` make one update of an optimizer, their gradients averaged.
+    """
+
+    def __init__(self, gradient_clip_val: float | None = None, accumulate_grad_batches: int = 1) -> None:
+        super().__init__()
+        if accumulate_grad_batches < 1:
+            raise ConditionError(f"accumulate_grad_batches is {accumulate_grad_batches}; expected at least 1.")
+        self.automatic_optimization = False
+        self.gradient_clip_val = gradient_clip_val
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self._calls: dict[int, int] = {}
+
+    def step(self, *updates: tuple[Any, Tensor]) -> None:
+        """Update each optimizer on its loss, all of them from the parameters as they are now.
+
+        Every gradient is computed before any optimizer moves, only for that optimizer's own parameters, and averaged
+        over ranks in one reduction. So a simultaneous update is one call with all pairs, an alternating one is a call
+        for each, and no network gets a gradient of another's loss.
+
+        Args:
+            updates: pairs of an optimizer (one of `self.optimizers()`) and the scalar loss that it minimises.
+        """
+        precision = self.trainer.precision_plugin
+        scaler = getattr(precision, "scaler", None)
+        scale = scaler.get_scale() if scaler is not None else 1.0
+        owned = [[p for group in optimizer.param_groups for p in group["params"]] for optimizer, _ in updates]
+        gradients: list[Tensor] = []
+        for index, ((_, loss), parameters) in enumerate(zip(updates, owned, strict=True)):
+            loss = precision.pre_backward(loss / self.accumulate_grad_batches, self)
+            gradients += torch.autograd.grad(loss, parameters, retain_graph=index < len(updates) - 1)
+        for parameter, gradient in zip((p for ps in owned for p in ps), gradients, strict=True):
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+
+        ready = [index for index, (optimizer, _) in enumerate(updates) if self._is_due(optimizer)]
+        self._average_over_ranks([p for index in ready for p in owned[index]])
+        for index in ready:
+            if scaler is not None and scaler.get_scale() != scale:  # The optimizer before this one changed it.
+                torch._foreach_mul_([p.grad for p in owned[index]], scaler.get_scale() / scale)
+            optimizer = updates[index][0]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def _is_due(self, optimizer: Any) -> bool:
+        """Count the call; true when the gradients of enough calls have come together, or the epoch ends."""
+        calls = self._calls.get(id(optimizer), 0) + 1
+        due = calls >= self.accumulate_grad_batches or self.trainer.is_last_batch
+        self._calls[id(optimizer)] = 0 if due else calls
+        return due
+
+    def _average_over_ranks(self, parameters: list[torch.nn.Parameter]) -> None:
+        """Average the gradients over ranks in one flat reduction."""
+        if self.trainer.world_size == 1 or not parameters:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = self.trainer.strategy.reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip: called once gradients are whole, averaged and unscaled."""
+        if self.gradient_clip_val is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)

@@ -1,0 +1,276 @@
+"""The contract that every model keeps: what it reads, how it is sampled, scored, initialised and saved."""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_gen._lightning import LightningModule
+from lightning_gen.errors import ConditionError, DataError
+from lightning_gen.functional.bounds import bits_per_dim
+
+Batch = dict[str, Any]
+"""Named tensors of one batch: `image` (N, C, H, W) in [0, 1], `label` (N,), and so on (see `as_batch`)."""
+
+Condition = Mapping[str, Any]
+"""What a sample is conditioned on: the batch keys named in `condition_keys`."""
+
+
+def as_batch(batch: Any) -> Batch:
+    """Give any loader's batch its names.
+
+    Args:
+        batch: a mapping with named entries (`image`, `label`, `source`, `text`, `text_embedding`, `caption`, `box`,
+            `keypoints`, `mask`, `video`), an `(image, label)` or `(image,)` sequence, or a bare image tensor.
+
+    Returns:
+        A dict with the same tensors under their names.
+
+    Raises:
+        DataError: if the batch is of another kind.
+
+    >>> sorted(as_batch((torch.zeros(2, 1, 8, 8), torch.tensor([3, 7]))))
+    ['image', 'label']
+    """
+    if isinstance(batch, Mapping):
+        return dict(batch)
+    if isinstance(batch, Tensor):
+        return {"image": batch}
+    if isinstance(batch, (tuple, list)) and len(batch) in (1, 2) and isinstance(batch[0], Tensor):
+        return dict(zip(("image", "label"), batch, strict=False))
+    raise DataError(
+        f"A batch of type {type(batch).__name__} was given; expected a dict with the key 'image', an (image, label) "
+        "tuple, or an image tensor."
+    )
+
+
+class GenerativeModule(LightningModule):
+    """Base of all models: a LightningModule that can be sampled.
+
+    Images cross its borders as float32 in [0, 1], `(N, C, H, W)`; videos `(N, C, T, H, W)`.
+
+    Attributes:
+        image_shape: `(C, H, W)` or `(C, T, H, W)` of one image or video.
+        condition_keys: the batch keys that a condition holds; empty for an unconditional model.
+        data_key: the batch key of what is generated, `image` or `video`.
+    """
+
+    image_shape: tuple[int, ...]
+    condition_keys: tuple[str, ...] = ()
+    data_key: Literal["image", "video"] = "image"
+    initialized: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._modes_checked: set[bool] = set()
+        if type(self).initialize_from is not GenerativeModule.initialize_from:
+            self.register_buffer("initialized", torch.tensor(False))
+
+    # Sampling ---------------------------------------------------------------------------------------------------
+
+    def sample(
+        self, num_samples: int, condition: Condition | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw images from the model, in eval mode and without gradients; the training mode is restored after.
+
+        Args:
+            num_samples: how many.
+            condition: a dict with exactly the keys in `condition_keys`, each with `num_samples` rows.
+            generator: source of randomness on the module's device; the global one if None.
+
+        Returns:
+            Images in [0, 1], `(num_samples, *image_shape)`, on the module's device.
+
+        Raises:
+            ConditionError: if keys are missing or unknown, or rows do not match.
+        """
+        condition = self.check_condition(condition, num_samples)
+        with self.evaluating(), torch.no_grad():
+            return self._sample(num_samples, condition, generator)
+
+    @abstractmethod
+    def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
+        """Draw images: what `sample` does once the condition has been checked and the mode set."""
+
+    def check_condition(self, condition: Condition | None, num_samples: int) -> Condition | None:
+        """Check a condition's keys and rows, and move its tensors to the module's device."""
+        if num_samples < 1:
+            raise ConditionError(f"num_samples is {num_samples}; expected at least 1.")
+        if condition is None:
+            return self.draw_condition(num_samples) if self.condition_keys else None
+        expected = ", ".join(self.condition_keys) or "no condition"
+        if unknown := sorted(set(condition) - set(self.condition_keys)):
+            raise ConditionError(f"{type(self).__name__} does not know the condition {unknown}; it takes {expected}.")
+        if missing := sorted(set(self.condition_keys) - set(condition)):
+            raise ConditionError(f"{type(self).__name__} needs the condition {missing} as well; it takes {expected}.")
+        for key, value in condition.items():
+            if len(value) != num_samples:
+                raise ConditionError(f"The condition {key!r} has {len(value)} rows for {num_samples} samples.")
+        return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in condition.items()} or None
+
+    def draw_condition(self, num_samples: int) -> Condition:
+        """Draw a condition where none is given; class-conditional models draw labels as frequent as in training."""
+        raise ConditionError(
+            f"{type(self).__name__} needs a condition with {', '.join(self.condition_keys)} for {num_samples} samples."
+        )
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Put every submodule in eval mode, and each back into its own mode after."""
+        training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+    # Data -------------------------------------------------------------------------------------------------------
+
+    def as_batch(self, batch: Any) -> Batch:
+        """Name a batch's tensors; the first one in training and the first in evaluation are checked.
+
+        Raises:
+            DataError: if the images have another shape than `image_shape`, or values that are not in [0, 1].
+        """
+        batch = as_batch(batch)
+        if self.training not in self._modes_checked:  # Once each: reading a range waits for the device.
+            self.check_batch(batch)
+            self._modes_checked.add(self.training)
+        return batch
+
+    def check_batch(self, batch: Batch) -> None:
+        """Check what a batch holds against what the model takes; models with labels or codes check more."""
+        if self.data_key not in batch:
+            raise DataError(f"The batch holds {sorted(batch)}; {type(self).__name__} needs {self.data_key!r}.")
+        images = batch[self.data_key]
+        if tuple(images.shape[1:]) != tuple(self.image_shape):
+            raise DataError(
+                f"The data have the shape {tuple(images.shape[1:])}, the model was made for image_shape="
+                f"{tuple(self.image_shape)}; give both the same (the command line does, if image_shape is not given)."
+            )
+        low, high = images.min().item(), images.max().item()
+        if not (low >= 0 and high <= 1):  # NaN fails too.
+            raise DataError(
+                f"Pixel values lie in [{low:g}, {high:g}]; expected floats in [0, 1] (divide 8-bit values by 255)."
+            )
+
+    def initialize_from(self, batches: Iterable[Any]) -> None:
+        """Set what depends on the data (an output bias from pixel means, a reference batch), once before training.
+
+        Called at the start of the first `fit`, with the same batches on every rank; never on resume.
+        """
+
+    # Lightning's hooks ------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Give each rank its own random stream: after `seed_everything` all of them would draw the same noise.
+
+        Here and not in `on_fit_start`, which comes after the random state of a checkpoint has been restored.
+        """
+        if stage == "fit" and self.trainer.world_size > 1:
+            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
+
+    def on_fit_start(self) -> None:
+        """Run `initialize_from` once."""
+        if hasattr(self, "initialized") and not self.initialized:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # The same order on every rank, and training's own stream untouched.
+                self.initialize_from(self.trainer.fit_loop._data_source.dataloader())
+            self.initialized.fill_(True)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing by itself; the step lets evaluation callbacks run."""
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing by itself; the step lets evaluation callbacks run."""
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Sample as many images as the batch has rows, under its conditions."""
+        batch = as_batch(batch)
+        condition = {key: batch[key] for key in self.condition_keys if key in batch}
+        return self.sample(len(next(iter(batch.values()))), condition or None)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only hyper-parameters that `__init__` accepts, and the class path to load them with."""
+        accepted = inspect.signature(type(self).__init__).parameters
+        given = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = {
+            **{key: value for key, value in given.items() if key in accepted},
+            "_class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+        }
+
+
+class LikelihoodModule(GenerativeModule):
+    """A model that gives a likelihood, exact or as a lower bound.
+
+    Attributes:
+        likelihood: whether `log_prob` is exact or a lower bound.
+        discrete: whether `log_prob` is the log-probability of discrete pixels; then bits per dimension are logged.
+    """
+
+    likelihood: Literal["exact", "bound"]
+    discrete: bool = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._log_probs: list[Tensor] = []
+
+    @abstractmethod
+    def log_prob(self, images: Tensor, condition: Condition | None = None) -> Tensor:
+        """Log-likelihood of each image, or a lower bound on it.
+
+        Args:
+            images: `(N, *image_shape)` in [0, 1].
+            condition: as for `sample`.
+
+        Returns:
+            Nats, `(N,)`.
+        """
+
+    def likelihood_protocol(self, stage: str) -> str:
+        """How `{stage}/nll` is computed, in a few words, for tables."""
+        return "exact log-likelihood" if self.likelihood == "exact" else "lower bound"
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Score a batch of held-out images."""
+        self._log_probs.append(self._score(self.as_batch(batch)))
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Score a batch of test images."""
+        self._log_probs.append(self._score(self.as_batch(batch)))
+
+    def _score(self, batch: Batch) -> Tensor:
+        condition = {key: batch[key] for key in self.condition_keys}
+        return self.log_prob(batch[self.data_key], condition or None)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/nll`, `val/nll_stderr` and `val/bits_per_dim`."""
+        self._log_likelihood("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/nll`, `test/nll_stderr` and `test/bits_per_dim`."""
+        self._log_likelihood("test")
+
+    def _log_likelihood(self, stage: str) -> None:
+        """Mean and standard error over all images of all ranks: sums of every rank, in float64 where there is one."""
+        if not self._log_probs:
+            return
+        log_probs = torch.cat(self._log_probs)
+        self._log_probs.clear()
+        wide = torch.float32 if log_probs.device.type == "mps" else torch.float64
+        log_probs = log_probs.to(wide)
+        moments = torch.stack([log_probs.new_tensor(len(log_probs)), log_probs.sum(), log_probs.square().sum()])
+        count, total, square = self.trainer.strategy.reduce(moments, reduce_op="sum").tolist()
+        mean = total / count
+        variance = max(square / count - mean**2, 0.0)
+        scores = {"nll": -mean, "nll_stderr": (variance / max(count - 1, 1)) ** 0.5}
+        if self.discrete:
+            scores["bits_per_dim"] = bits_per_dim(-mean, self.image_shape)
+        self.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=False)

@@ -1,0 +1,220 @@
+r"""Variational autoencoder.
+
+Kingma & Welling, "Auto-Encoding Variational Bayes" (2013), https://arxiv.org/abs/1312.6114.
+
+An encoder q(z|x) = N(mu(x), diag sigma^2(x)) and a decoder p(x|z), trained on the evidence lower bound
+
+    log p(x) >= E_{q(z|x)}[log p(x|z)] - KL(q(z|x) || N(0, I))            (equation 3)
+
+with the KL in closed form and z = mu + sigma * eps (equation 7, the paper's estimator B). See configs/vae/README.md for
+what differs from the paper and why.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gen.errors import DataError
+from lightning_gen.functional.bounds import bernoulli_log_prob, gaussian_kl, importance_weighted_bound, normal_log_prob
+from lightning_gen.models.base import Batch, Condition, LikelihoodModule
+
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+class Posterior(NamedTuple):
+    """q(z|x): a diagonal Gaussian for each image."""
+
+    mean: Tensor  # (N, J)
+    log_var: Tensor  # (N, J), the log of sigma^2
+
+
+class Encoder(nn.Module):
+    """One hidden layer and a linear head for mu and log sigma^2 (appendix C.2)."""
+
+    def __init__(self, num_pixels: int, latent_dim: int, hidden_size: int, activation: str) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(num_pixels, hidden_size)
+        self.activation = ACTIVATIONS[activation]()
+        self.head = nn.Linear(hidden_size, 2 * latent_dim)
+
+    def forward(self, images: Tensor) -> Posterior:
+        hidden = self.activation(self.hidden(images.flatten(1)))  # (N, H)
+        return Posterior(*self.head(hidden).chunk(2, -1))
+
+
+class Decoder(nn.Module):
+    """One hidden layer and a linear head with one or two numbers for each pixel (appendices C.1 and C.2)."""
+
+    def __init__(self, latent_dim: int, hidden_size: int, activation: str, num_outputs: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(latent_dim, hidden_size)
+        self.activation = ACTIVATIONS[activation]()
+        self.head = nn.Linear(hidden_size, num_outputs)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.head(self.activation(self.hidden(z)))  # (..., num_outputs)
+
+
+class VAE(LikelihoodModule):
+    """Variational autoencoder with one hidden layer on each side.
+
+    Args:
+        image_shape: `(C, H, W)`.
+        latent_dim: number of latent variables J.
+        hidden_size: units of the hidden layers.
+        activation: of the hidden layers.
+        decoder: the distribution of a pixel given z: `bernoulli` on binary pixels, `gaussian` N(mu, I), or
+            `gaussian_learned_variance` N(mu, diag sigma^2). The Gaussian means pass through a sigmoid (appendix C.2).
+        num_posterior_samples: draws of z for each image in training, the paper's L.
+        num_importance_samples: draws of z for each image in `log_prob`, and so in `test`.
+        optimizer: the paper's Adagrad, or Adam.
+        lr: step size; the paper picked from 0.01, 0.02 and 0.1.
+        weight_decay: on the loss per image; the paper's prior N(0, I) on the weights is 1 / number of training images.
+        init_std: weights are drawn from N(0, init_std^2), biases are 0; None keeps PyTorch's initialisation.
+
+    Raises:
+        DataError: in `fit`, `validate` and `test`, if a Bernoulli decoder gets pixels that are not 0 or 1.
+    """
+
+    likelihood = "bound"
+
+    def __init__(
+        self,
+        image_shape: tuple[int, ...] = (1, 28, 28),
+        latent_dim: int = 20,
+        hidden_size: int = 500,
+        activation: Literal["tanh", "relu"] = "tanh",
+        decoder: Literal["bernoulli", "gaussian", "gaussian_learned_variance"] = "bernoulli",
+        num_posterior_samples: int = 1,
+        num_importance_samples: int = 200,
+        optimizer: Literal["adagrad", "adam"] = "adagrad",
+        lr: float = 0.02,
+        weight_decay: float = 2e-5,
+        init_std: float | None = 0.01,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.image_shape = tuple(image_shape)
+        self.latent_dim = latent_dim
+        self.discrete = decoder == "bernoulli"
+        self.num_posterior_samples = num_posterior_samples
+        self.num_importance_samples = num_importance_samples
+        num_pixels = math.prod(self.image_shape)
+        per_pixel = 2 if decoder == "gaussian_learned_variance" else 1
+        self.encoder = Encoder(num_pixels, latent_dim, hidden_size, activation)
+        self.decoder = Decoder(latent_dim, hidden_size, activation, per_pixel * num_pixels)
+        if init_std is not None:
+            for layer in self.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, std=init_std)
+                    nn.init.zeros_(layer.bias)
+
+    # The model --------------------------------------------------------------------------------------------------
+
+    def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw z from the prior N(0, I), `(num_samples, J)`."""
+        return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device)
+
+    def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        """The mean image given z, `(..., J) -> (..., *image_shape)` in [0, 1]."""
+        return self._pixels(z)[0].sigmoid()
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The mean of q(z|x), `(N, *image_shape) -> (N, J)`."""
+        return self.posterior(images).mean
+
+    def posterior(self, images: Tensor) -> Posterior:
+        """q(z|x) of each image."""
+        return self.encoder(images)
+
+    def reparameterize(self, posterior: Posterior, num_samples: int = 1) -> Tensor:
+        """Z = mu + sigma * eps with eps ~ N(0, I), `(num_samples, N, J)`."""
+        mean, log_var = posterior
+        eps = torch.randn(num_samples, *mean.shape, dtype=mean.dtype, device=mean.device)
+        return mean + (0.5 * log_var).exp() * eps
+
+    def conditional_log_prob(self, images: Tensor, z: Tensor) -> Tensor:
+        """Log p(x|z) in nats, `(N, *image_shape), (L, N, J) -> (L, N)`."""
+        location, log_var = self._pixels(z)
+        if self.discrete:
+            return bernoulli_log_prob(images, location)
+        return normal_log_prob(images, location.sigmoid(), log_var)
+
+    def _pixels(self, z: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Logits of the pixel means, and the log of the pixel variances."""
+        outputs = self.decoder(z).unflatten(-1, (-1, *self.image_shape))  # (..., 1 or 2, C, H, W)
+        location = outputs.select(-4, 0)
+        return location, outputs.select(-4, 1) if outputs.shape[-4] == 2 else 0.0
+
+    def elbo(self, images: Tensor, num_samples: int = 1) -> Tensor:
+        """The evidence lower bound by estimator B: closed KL, sampled reconstruction. Nats, `(N,)`."""
+        posterior = self.posterior(images)
+        z = self.reparameterize(posterior, num_samples)
+        return self.conditional_log_prob(images, z).mean(0) - gaussian_kl(*posterior)
+
+    def log_prob(
+        self, images: Tensor, condition: Condition | None = None, *, num_importance_samples: int | None = None
+    ) -> Tensor:
+        """The importance-weighted bound on log p(x) (Burda et al. 2015), one draw for many images at a time.
+
+        Args:
+            images: `(N, *image_shape)`.
+            condition: none is taken.
+            num_importance_samples: k; the constructor's if None.
+
+        Returns:
+            Nats, `(N,)`.
+
+        Raises:
+            DataError: if k is less than 1.
+        """
+        k = self.num_importance_samples if num_importance_samples is None else num_importance_samples
+        if k < 1:
+            raise DataError(f"num_importance_samples is {k}; expected at least 1.")
+        mean, log_var = posterior = self.posterior(images)
+        log_weights = []
+        for start in range(0, k, 10):  # A chunk of draws bounds the memory at 10 decoded batches.
+            z = self.reparameterize(posterior, min(10, k - start))  # (L, N, J)
+            log_ratio = -0.5 * (z.square() - (z - mean).square() * (-log_var).exp() - log_var)  # log p(z) - log q(z|x)
+            log_weights.append(self.conditional_log_prob(images, z) + log_ratio.sum(-1))
+        return importance_weighted_bound(torch.cat(log_weights))
+
+    def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
+        """Mean images, as the paper shows them."""
+        return self.decode(self.sample_latent(num_samples, generator))
+
+    # Training and scoring ---------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Minimise the negative bound, a mean over the batch."""
+        batch = self.as_batch(batch)
+        loss = -self.elbo(batch["image"], self.num_posterior_samples).mean()
+        self.log("train/loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optimizer = {"adagrad": torch.optim.Adagrad, "adam": torch.optim.Adam}[self.hparams["optimizer"]]
+        return optimizer(self.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
+
+    def _score(self, batch: Batch) -> Tensor:
+        return self.log_prob(batch["image"]) if self.trainer.testing else self.elbo(batch["image"])
+
+    def likelihood_protocol(self, stage: str) -> str:
+        """How `val/nll` and `test/nll` were computed, for tables."""
+        if stage == "test":
+            return f"importance-weighted bound, {self.num_importance_samples} samples"
+        return "evidence lower bound, 1 sample"
+
+    def check_batch(self, batch: Batch) -> None:
+        """Also refuse grey pixels where the decoder gives the probability of binary ones."""
+        super().check_batch(batch)
+        if self.discrete and not ((batch["image"] == 0) | (batch["image"] == 1)).all():
+            raise DataError(
+                "A Bernoulli decoder scores binary pixels and got grey ones, for which its value is no probability. "
+                "Give the data binarization=dynamic (pixels drawn anew each epoch) or fixed, or the model "
+                "decoder=gaussian."
+            )
