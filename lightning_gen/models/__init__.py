@@ -2,6 +2,16 @@
 
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition, GenerativeModule, LikelihoodModule, as_batch
+from lightning_gen.models.gan import GAN
 from lightning_gen.models.vae import VAE
 
-__all__ = ["VAE", "AdversarialModule", "Batch", "Condition", "GenerativeModule", "LikelihoodModule", "as_batch"]
+__all__ = [
+    "GAN",
+    "VAE",
+    "AdversarialModule",
+    "Batch",
+    "Condition",
+    "GenerativeModule",
+    "LikelihoodModule",
+    "as_batch",
+]
