@@ -1,7 +1,20 @@
 """The models: one LightningModule per paper."""
 
 from lightning_gen.models.adversarial import AdversarialModule
-from lightning_gen.models.base import Batch, Condition, GenerativeModule, LikelihoodModule, as_batch
+from lightning_gen.models.base import Batch, Condition, GenerativeModule, ImageModule, LikelihoodModule, as_batch
+from lightning_gen.models.digit_classifier import DigitClassifier
+from lightning_gen.models.gan import GAN
 from lightning_gen.models.vae import VAE
 
-__all__ = ["VAE", "AdversarialModule", "Batch", "Condition", "GenerativeModule", "LikelihoodModule", "as_batch"]
+__all__ = [
+    "GAN",
+    "VAE",
+    "AdversarialModule",
+    "Batch",
+    "Condition",
+    "DigitClassifier",
+    "GenerativeModule",
+    "ImageModule",
+    "LikelihoodModule",
+    "as_batch",
+]

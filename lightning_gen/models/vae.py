@@ -193,7 +193,7 @@ class VAE(LikelihoodModule):
         """Minimise the negative bound, a mean over the batch."""
         batch = self.as_batch(batch)
         loss = -self.elbo(batch["image"], self.num_posterior_samples).mean()
-        self.log("train/loss", loss)
+        self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -1,0 +1,185 @@
+r"""Generative adversarial network.
+
+Goodfellow et al., "Generative Adversarial Nets" (2014), https://arxiv.org/abs/1406.2661.
+
+A generator G and a discriminator D play
+
+    min_G max_D  E[log D(x)] + E[log(1 - D(G(z)))]                        (equation 1)
+
+where G in practice maximises log D(G(z)) (section 3). Networks, noise and schedules are those of the authors' MNIST
+experiment; both networks are updated at once, from one forward pass. See configs/gan/README.md for what differs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_gen.errors import DataError
+from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss, saturating_loss
+from lightning_gen.models.adversarial import AdversarialModule
+from lightning_gen.models.base import Condition, as_batch
+from lightning_gen.nn.maxout import Maxout
+
+
+class Generator(nn.Module):
+    """Two rectified layers and a sigmoid for each pixel; weights uniform in [-0.05, 0.05]."""
+
+    def __init__(self, latent_dim: int, hidden_size: int, image_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.hidden1 = nn.Linear(latent_dim, hidden_size)
+        self.hidden2 = nn.Linear(hidden_size, hidden_size)
+        self.output = nn.Linear(hidden_size, math.prod(image_shape))
+        for layer in (self.hidden1, self.hidden2, self.output):
+            nn.init.uniform_(layer.weight, -0.05, 0.05)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, z: Tensor) -> Tensor:
+        hidden = self.hidden2(self.hidden1(z).relu()).relu()  # (N, H)
+        return self.output(hidden).sigmoid().unflatten(-1, self.image_shape)  # (N, C, H, W)
+
+
+class Discriminator(nn.Sequential):
+    """Two maxout layers and a logit, with dropout before each; weights uniform in [-0.005, 0.005]."""
+
+    def __init__(self, num_pixels: int, units: int, pieces: int, input_dropout: float, hidden_dropout: float) -> None:
+        logit = nn.Linear(units, 1)
+        nn.init.uniform_(logit.weight, -0.005, 0.005)
+        nn.init.zeros_(logit.bias)
+        super().__init__(
+            nn.Flatten(),
+            nn.Dropout(input_dropout),
+            Maxout(num_pixels, units, pieces, irange=0.005),
+            nn.Dropout(hidden_dropout),
+            Maxout(units, units, pieces, irange=0.005),
+            nn.Dropout(hidden_dropout),
+            logit,
+        )  # (N, C, H, W) -> (N, 1)
+
+
+class GAN(AdversarialModule):
+    """The adversarial nets of 2014: a fully connected generator against a maxout discriminator with dropout.
+
+    Args:
+        image_shape: `(C, H, W)`.
+        latent_dim: length of the noise z.
+        noise: of unit variance, `uniform` in [-sqrt(3), sqrt(3)] or `gaussian`.
+        hidden_size: units of the generator's two layers.
+        maxout_units: units of the discriminator's two layers.
+        maxout_pieces: affine maps that each unit takes the maximum of.
+        input_dropout: share of the pixels that the discriminator does not see.
+        hidden_dropout: share of each of its layers that is dropped.
+        generator_loss: `non_saturating` -log D(G(z)), or `saturating` log(1 - D(G(z))).
+        discriminator_steps: batches for each update of the generator, the paper's k.
+        lr: step size at the start.
+        lr_decay: the step size is divided by this after every batch.
+        lr_min: and never falls below this.
+        momentum: at the start, and from epoch `momentum_epochs` on.
+        momentum_epochs: momentum grows linearly from epoch 1 to this one.
+        gradient_clip_val: see `AdversarialModule`.
+        accumulate_grad_batches: see `AdversarialModule`.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, ...] = (1, 28, 28),
+        latent_dim: int = 100,
+        noise: Literal["uniform", "gaussian"] = "uniform",
+        hidden_size: int = 1200,
+        maxout_units: int = 240,
+        maxout_pieces: int = 5,
+        input_dropout: float = 0.2,
+        hidden_dropout: float = 0.5,
+        generator_loss: Literal["non_saturating", "saturating"] = "non_saturating",
+        discriminator_steps: int = 1,
+        lr: float = 0.1,
+        lr_decay: float = 1.000004,
+        lr_min: float = 1e-6,
+        momentum: tuple[float, float] = (0.5, 0.7),
+        momentum_epochs: int = 250,
+        gradient_clip_val: float | None = None,
+        accumulate_grad_batches: int = 1,
+    ) -> None:
+        super().__init__(gradient_clip_val, accumulate_grad_batches)
+        self.save_hyperparameters()
+        if discriminator_steps < 1:
+            raise DataError(f"discriminator_steps is {discriminator_steps}; expected at least 1.")
+        self.image_shape = tuple(image_shape)
+        self.latent_dim = latent_dim
+        self.noise = noise
+        self.discriminator_steps = discriminator_steps
+        self.generator_loss = non_saturating_loss if generator_loss == "non_saturating" else saturating_loss
+        self.generator = Generator(latent_dim, hidden_size, self.image_shape)
+        self.discriminator = Discriminator(
+            math.prod(self.image_shape), maxout_units, maxout_pieces, input_dropout, hidden_dropout
+        )
+
+    def initialize_from(self, batches: Iterable[Any]) -> None:
+        """Set the generator's output bias so that it starts from the mean image of the data."""
+        total, count = torch.zeros(math.prod(self.image_shape), dtype=torch.float64), 0
+        for batch in batches:
+            images = as_batch(batch)["image"].flatten(1)
+            total += images.sum(0, dtype=torch.float64).cpu()
+            count += len(images)
+        means = (total / count).clamp(1e-7, 1 - 1e-7)  # Border pixels are always black, and their logit infinite.
+        self.generator.output.bias.data.copy_(means.logit())
+
+    def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw noise of unit variance, `(num_samples, latent_dim)`."""
+        shape = (num_samples, self.latent_dim)
+        if self.noise == "gaussian":
+            return torch.randn(shape, generator=generator, device=self.device)
+        return (2 * torch.rand(shape, generator=generator, device=self.device) - 1) * math.sqrt(3)
+
+    def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        """The images that the generator makes of noise, `(N, latent_dim) -> (N, *image_shape)` in [0, 1]."""
+        return self.generator(z)
+
+    def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
+        return self.decode(self.sample_latent(num_samples, generator))
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Algorithm 1, both updates from one forward pass as in the authors' code."""
+        optimizer_d, optimizer_g = self.optimizers()
+        images = self.as_batch(batch)["image"]
+
+        fake = self.generator(self.sample_latent(len(images)))
+        real_logits, fake_logits = self.discriminator(torch.cat([images, fake])).chunk(2)
+        loss_d = discriminator_loss(real_logits, fake_logits)
+        loss_g = self.generator_loss(fake_logits)  # Through the same dropout masks.
+
+        if (batch_idx + 1) % self.discriminator_steps == 0:
+            self.step((optimizer_d, loss_d), (optimizer_g, loss_g))
+        else:
+            self.step((optimizer_d, loss_d))
+
+        for optimizer in (optimizer_d, optimizer_g):
+            for group in optimizer.param_groups:
+                group["lr"] = max(group["lr"] / self.hparams["lr_decay"], self.hparams["lr_min"])
+        self.log_dict({"train/loss_d": loss_d, "train/loss_g": loss_g}, prog_bar=True)
+
+    def on_train_epoch_start(self) -> None:
+        """Raise the momentum."""
+        for optimizer in self.optimizers():
+            for group in optimizer.param_groups:
+                group["momentum"] = self.momentum_at(self.current_epoch)
+
+    def momentum_at(self, epoch: float) -> float:
+        """Momentum in an epoch, counted from 0: linear from epoch 1 to `momentum_epochs`."""
+        start, end = self.hparams["momentum"]
+        progress = min(max((epoch - 1) / max(self.hparams["momentum_epochs"] - 1, 1), 0.0), 1.0)
+        return (1 - progress) * start + progress * end
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """One optimizer for the discriminator, one for the generator."""
+        lr, (momentum, _) = self.hparams["lr"], self.hparams["momentum"]
+        return [
+            torch.optim.SGD(network.parameters(), lr=lr, momentum=momentum)
+            for network in (self.discriminator, self.generator)
+        ]

@@ -1,0 +1,1 @@
+"""Speed as ratios in one run: `pytest tests/benchmarks --benchmark-enable -s`."""

@@ -1,0 +1,85 @@
+"""What a training step costs over the same networks in a bare loop: no bar, no logger, the same batches."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from lightning_gen._lightning import Callback, LightningModule, Trainer
+from lightning_gen.functional import discriminator_loss, non_saturating_loss
+from lightning_gen.models import GAN, VAE
+from tests.digits import quiet_trainer
+
+STEPS, ROUNDS = 200, 7
+
+
+class Clock(Callback):
+    """Seconds between the first and the last batch."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seconds = time.perf_counter() - self.start
+
+
+def by_trainer(model: LightningModule, loader: Any) -> float:
+    clock = Clock()
+    quiet_trainer(max_epochs=1, limit_val_batches=0, callbacks=[clock]).fit(model, loader)
+    return clock.seconds
+
+
+def vae_by_hand(model: VAE, loader: Any) -> float:
+    optimizer = model.configure_optimizers()
+    start = time.perf_counter()
+    for images in loader:
+        loss = -model.elbo(images).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - start
+
+
+def gan_by_hand(model: GAN, loader: Any) -> float:
+    optimizer_d, optimizer_g = model.configure_optimizers()
+    d_parameters, g_parameters = list(model.discriminator.parameters()), list(model.generator.parameters())
+    start = time.perf_counter()
+    for images in loader:
+        fake = model.generator(model.sample_latent(len(images)))
+        real_logits, fake_logits = model.discriminator(torch.cat([images, fake])).chunk(2)
+        loss_d, loss_g = discriminator_loss(real_logits, fake_logits), non_saturating_loss(fake_logits)
+        d_gradients = torch.autograd.grad(loss_d, d_parameters, retain_graph=True)
+        g_gradients = torch.autograd.grad(loss_g, g_parameters)
+        for parameter, gradient in zip(d_parameters + g_parameters, d_gradients + g_gradients, strict=True):
+            parameter.grad = gradient
+        optimizer_d.step()
+        optimizer_g.step()
+    return time.perf_counter() - start
+
+
+@pytest.mark.benchmark(group="step over the bare loop")
+@pytest.mark.parametrize(
+    ("make", "by_hand"),
+    [(lambda: VAE(optimizer="adam", activation="relu", init_std=None), vae_by_hand), (GAN, gan_by_hand)],
+    ids=["vae", "gan"],
+)
+def test_step_over_the_bare_loop(
+    make: Callable[[], LightningModule], by_hand: Callable[..., float], benchmark: Any
+) -> None:
+    images = torch.rand(100, 1, 28, 28).round()
+    loader = DataLoader([images] * (STEPS if benchmark.enabled else 2), batch_size=None)
+    model = make()
+    if isinstance(model, GAN):
+        model.initialized.fill_(True)
+    rounds = ROUNDS if benchmark.enabled else 1
+    pairs = [(by_trainer(model, loader), by_hand(model, loader)) for _ in range(rounds)]
+    ratio = statistics.median(ours / bare for ours, bare in pairs)
+    extra = statistics.median(ours - bare for ours, bare in pairs) / STEPS * 1e3
+    bare = statistics.median(bare for _, bare in pairs) / STEPS * 1e3
+    benchmark.extra_info.update(ratio=ratio, extra_ms=extra, bare_ms=bare)
+    print(f"\n{type(model).__name__}: {ratio:.3f} x the bare loop ({bare:.2f} ms), {extra:+.3f} ms a step")
+    benchmark.pedantic(by_trainer, (model, loader), rounds=1)

@@ -1,0 +1,77 @@
+"""The update helper: which parameters move, by which gradients, and when."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_gen._lightning import pl
+from lightning_gen.errors import ConditionError
+from lightning_gen.models import AdversarialModule
+from tests.digits import quiet_trainer
+
+
+class Duel(AdversarialModule):
+    """Two parameters a and b; a minimises a b x, b minimises -a b x: every gradient is known."""
+
+    image_shape = (1, 1, 1)
+
+    def __init__(self, together: bool = True, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.together = together
+        self.a, self.b = nn.Parameter(torch.tensor([2.0])), nn.Parameter(torch.tensor([3.0]))
+        self.seen: list[tuple[float, float]] = []
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.SGD([self.a], lr=0.1), torch.optim.SGD([self.b], lr=0.1)]
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+        optimizer_a, optimizer_b = self.optimizers()
+        value = (self.a * self.b * batch).mean()
+        if self.together:
+            self.step((optimizer_a, value), (optimizer_b, -value))
+        else:
+            self.step((optimizer_a, value))
+            self.step((optimizer_b, -(self.a * self.b * batch).mean()))
+        assert self.a.grad is None or self.accumulate_grad_batches > 1
+        self.seen.append((self.a.item(), self.b.item()))
+
+
+def fit(model: Duel, batches: list[float], **arguments: Any) -> list[tuple[float, float]]:
+    loader = torch.utils.data.DataLoader(torch.tensor(batches).view(-1, 1), batch_size=1)
+    quiet_trainer(max_epochs=1, **arguments).fit(model, loader)
+    return [(pytest.approx(a, rel=1e-5), pytest.approx(b, rel=1e-5)) for a, b in model.seen]
+
+
+def test_simultaneous_updates_start_from_the_same_parameters() -> None:
+    assert fit(Duel(), [1.0]) == [(2 - 0.1 * 3, 3 + 0.1 * 2)]
+
+
+def test_alternating_updates_see_each_other() -> None:
+    assert fit(Duel(together=False), [1.0]) == [(2 - 0.1 * 3, 3 + 0.1 * (2 - 0.1 * 3))]
+
+
+def test_gradients_are_averaged_over_accumulated_batches_and_the_epochs_rest_is_used() -> None:
+    seen = fit(Duel(accumulate_grad_batches=2), [1.0, 3.0, 4.0])
+    a, b = 2 - 0.1 * 3 * 2, 3 + 0.1 * 2 * 2  # The mean of 1 and 3 is 2.
+    assert seen == [(2, 3), (a, b), (a - 0.1 * b * 4 / 2, b + 0.1 * a * 4 / 2)]
+
+
+def test_clipping_is_per_optimizer() -> None:
+    assert fit(Duel(gradient_clip_val=0.5), [1.0]) == [(2 - 0.1 * 0.5, 3 + 0.1 * 0.5)]
+
+
+@pytest.mark.parametrize("growth_interval", [1, 1000])
+def test_scaled_gradients_are_unscaled_though_the_scale_changes_between_optimizers(growth_interval: int) -> None:
+    """With growth after every step the scaler doubles between the two optimizers of one update."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=growth_interval)
+    plugin = pl.plugins.MixedPrecision("16-mixed", "cpu", scaler=scaler)
+    seen = fit(Duel(gradient_clip_val=2.5), [1.0, 1.0], plugins=[plugin])
+    a, b = 2 - 0.1 * 2.5, 3 + 0.1 * 2
+    assert seen == [(a, b), (a - 0.1 * 2.5, b + 0.1 * a)]
+
+
+def test_accumulating_no_batches_is_refused() -> None:
+    with pytest.raises(ConditionError, match="at least 1"):
+        Duel(accumulate_grad_batches=0)
