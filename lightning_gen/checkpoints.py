@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,13 +24,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         CheckpointError: if there is no such file, or it is truncated, holds code, or is not a Lightning checkpoint.
     """
     if not Path(path).is_file():
-        raise CheckpointError(f"There is no checkpoint {path}; fit writes them as logs/<name>/version_0/checkpoints/*.ckpt.")
+        raise CheckpointError(
+            f"There is no checkpoint {path}; fit writes them as logs/<name>/version_0/checkpoints/*.ckpt."
+        )
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # Weights are paged in as used.
     except Exception as error:  # A foreign file can break the reader in any way.
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint: it is truncated, of another kind, or holds code, which is never run "
-            f"({type(error).__name__})."
+            f"{path} cannot be read as a checkpoint: it is cut short, of another kind, or holds code, which is never "
+            f"run ({type(error).__name__})."
         ) from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise CheckpointError(f"{path} holds no state_dict; expected a checkpoint that a Trainer has saved.")
@@ -50,8 +52,8 @@ def resolve_class(class_path: Any, base: type[T]) -> type[T]:
         found = getattr(sys.modules[module_name], name)
     except (ImportError, KeyError, AttributeError) as error:
         raise CheckpointError(
-            f"The checkpoint names the class {class_path!r}, which is neither of lightning_gen nor imported; import its "
-            "module before, if you trust it."
+            f"The checkpoint names the class {class_path!r}, which is neither of lightning_gen nor imported; if you "
+            "trust it, name it with --model or --config, or import it before."
         ) from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise CheckpointError(f"The checkpoint names {class_path!r}, which is no {base.__name__}.")
@@ -74,8 +76,10 @@ def module_config(checkpoint: Mapping[str, Any], key: str, base: type) -> dict[s
     """
     given = checkpoint.get(key)
     if not isinstance(given, Mapping) or "_class_path" not in given:
-        raise CheckpointError(f"The checkpoint has no {key} with a _class_path; expected one saved by a module of this package.")
-    found = resolve_class(given["_class_path"], base)
+        raise CheckpointError(
+            f"The checkpoint has no {key} with a _class_path; expected one saved by a module of this package."
+        )
+    found: type = resolve_class(given["_class_path"], base)
     accepted = inspect.signature(found).parameters
     init_args = {name: value for name, value in given.items() if name in accepted}
     check_class_paths(init_args)
@@ -84,7 +88,9 @@ def module_config(checkpoint: Mapping[str, Any], key: str, base: type) -> dict[s
 
 def check_class_paths(config: Any) -> None:
     """Refuse nested values with a `class_path` that is neither ours nor imported."""
-    for value in config.values() if isinstance(config, Mapping) else config if isinstance(config, (list, tuple)) else ():
+    for value in (
+        config.values() if isinstance(config, Mapping) else config if isinstance(config, (list, tuple)) else ()
+    ):
         check_class_paths(value)
     if isinstance(config, Mapping) and "class_path" in config:
         resolve_class(config["class_path"], object)
@@ -98,7 +104,7 @@ def load_model(path: str | Path) -> GenerativeModule:
     """
     checkpoint = read_checkpoint(path)
     config = module_config(checkpoint, "hyper_parameters", GenerativeModule)
-    model_class = resolve_class(config["class_path"], GenerativeModule)
+    model_class: Any = resolve_class(config["class_path"], GenerativeModule)
     try:
         model = model_class(**config["init_args"])
         model.on_load_checkpoint(checkpoint)

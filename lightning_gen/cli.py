@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from difflib import get_close_matches
 from importlib import import_module
 
-from lightning_gen.errors import LightningGenError
+from lightning_gen.errors import LightningGenError, did_you_mean
 
 TRAINER = {  # Lightning's, in commands/trainer.py
     "fit": "train a model: lightning-gen fit --config vae/digits",
@@ -19,7 +18,11 @@ TRAINER = {  # Lightning's, in commands/trainer.py
     "predict": "sample a checkpoint under the conditions of the test images",
 }
 FUNCTIONS = {  # name: where its function is, and what it does
-    "sample": ("sample:sample", "write a checkpoint's images: lightning-gen sample --ckpt_path last.ckpt --output a.png"),
+    "sample": (
+        "sample:sample",
+        "write a checkpoint's images: lightning-gen sample --ckpt_path last.ckpt --output a.png",
+    ),
+    "parzen": ("parzen:parzen", "score MNIST's own training images as samples, to see what a Parzen window is worth"),
     "list": ("list:list_recipes", "show the recipes, and what each of them reaches"),
 }
 HELP = f"""usage: lightning-gen COMMAND [options]
@@ -28,8 +31,8 @@ Trains, judges and samples the deep generative models of images that the field b
 
 {chr(10).join(f"  {name:10}{text}" for name, text in [*TRAINER.items(), *((k, v[1]) for k, v in FUNCTIONS.items())])}
 
-`lightning-gen COMMAND --help` shows the options of a command. An error is one line; with LIGHTNING_GEN_TRACEBACK=1 in the
-environment it comes with its traceback.
+`lightning-gen COMMAND --help` shows the options of a command. An error is one line; with LIGHTNING_GEN_TRACEBACK=1 in
+the environment it comes with its traceback.
 """
 
 
@@ -54,10 +57,13 @@ def main(args: list[str] | None = None) -> None:
             module, function = FUNCTIONS[name][0].split(":")
             run_function(name, getattr(import_module(f"lightning_gen.commands.{module}"), function), options)
         else:
-            nearest = get_close_matches(name, [*TRAINER, *FUNCTIONS], n=1, cutoff=0)[0]
-            raise LightningGenError(f"{name!r} is not a command; did you mean {nearest}? See lightning-gen --help.")
-    except LightningGenError as error:
+            hint = did_you_mean(name, [*TRAINER, *FUNCTIONS]) or "."
+            raise LightningGenError(f"{name!r} is not a command{hint} See lightning-gen --help.")
+    except (LightningGenError, OSError) as error:  # The system's own messages name the file too.
         if os.environ.get("LIGHTNING_GEN_TRACEBACK"):
             raise
-        print(f"lightning-gen: error: {error}", file=sys.stderr)
+        print(f"lightning-gen: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:  # In fit, Lightning's own handling comes first.
+        print("lightning-gen: interrupted", file=sys.stderr)
+        sys.exit(130)

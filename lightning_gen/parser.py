@@ -6,12 +6,11 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from lightning_gen.errors import LightningGenError
+from lightning_gen.errors import LightningGenError, did_you_mean
 from lightning_gen.recipes import resolve_recipe
 
 
@@ -19,7 +18,7 @@ class RecipeAction(ActionConfigFile):
     """`--config` that takes a recipe's name as well as a path."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        super().__call__(parser, cfg, resolve_recipe(values), option_string)
+        super().__call__(parser, cfg, resolve_recipe(values), option_string)  # type: ignore[no-untyped-call]
 
 
 class OneLineErrors(ArgumentParser):
@@ -52,12 +51,6 @@ class OneLineErrors(ArgumentParser):
                 yield from parser._options()
 
 
-def did_you_mean(given: str, known: Iterable[str], form: str = "{}") -> str:
-    """`; did you mean X?` with the known word nearest to the given one, or nothing if none is near."""
-    nearest = get_close_matches(given, list(known), n=1)
-    return f"; did you mean {form.format(nearest[0])}?" if nearest else ""
-
-
 def one_line(message: str) -> str:
     """The line that matters of jsonargparse's messages: where, and the innermost of its nested reasons."""
     lines = [line for line in message.splitlines() if line.strip()]
@@ -70,4 +63,4 @@ def run_function(name: str, function: Callable[..., None], options: list[str]) -
     """Call a function with arguments from the command line, which its signature and docstring describe."""
     parser = OneLineErrors(prog=f"lightning-gen {name}", allow_abbrev=False)
     parser.add_function_arguments(function, as_group=False)
-    function(**parser.instantiate_classes(parser.parse_args(options)))
+    function(**parser.instantiate(parser.parse_args(options)))

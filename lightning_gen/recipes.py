@@ -1,9 +1,8 @@
 """The recipes: complete experiments in YAML files, named `<model>/<data set>` from anywhere."""
 
-from difflib import get_close_matches
 from pathlib import Path
 
-from lightning_gen.errors import LightningGenError
+from lightning_gen.errors import LightningGenError, did_you_mean
 
 
 def recipe_folder() -> Path:
@@ -34,7 +33,5 @@ def resolve_recipe(name_or_path: str) -> str:
     names = recipe_names()
     if name_or_path in names:
         return str(recipe_folder() / f"{name_or_path}.yaml")
-    nearest = "".join(f", did you mean {name}?" for name in get_close_matches(name_or_path, names, n=1, cutoff=0))
-    raise LightningGenError(
-        f"{name_or_path!r} is neither a file nor a recipe{nearest or '.'} `lightning-gen list` shows all recipes."
-    )
+    hint = did_you_mean(name_or_path, names) or "."
+    raise LightningGenError(f"{name_or_path!r} is neither a file nor a recipe{hint} See lightning-gen list.")

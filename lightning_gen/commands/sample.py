@@ -6,9 +6,12 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_gen.errors import LightningGenError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHUNK = 100  # Images drawn at a time.
 
@@ -50,7 +53,9 @@ def sample(
     if num_samples < 1:
         raise LightningGenError(f"num_samples is {num_samples}; expected at least 1.")
     if target.suffix not in ("", ".png"):
-        raise LightningGenError(f"The output {output} ends in {target.suffix}; expected .png, or a folder without suffix.")
+        raise LightningGenError(
+            f"The output {output} ends in {target.suffix}; expected .png, or a folder without suffix."
+        )
     if target.is_dir() if target.suffix else target.exists():
         raise LightningGenError(f"The output {output} is there already and is not a .png file; give another name.")
     try:  # A folder beside the output takes what is half-written, and shows now whether writing is possible.
@@ -59,20 +64,25 @@ def sample(
         raise LightningGenError(f"The output {output} cannot be written: {error.strerror}.") from error
     with scratch as folder:
         draft = Path(folder) / target.name
-        images = draw(ckpt_path, num_samples, {k: v for k, v in asdict(condition).items() if v is not None}, seed, device)
+        images = draw(
+            ckpt_path, num_samples, {k: v for k, v in asdict(condition).items() if v is not None}, seed, device
+        )
         save(images, draft, num_columns)
         os.replace(draft, target)
     print(f"{num_samples} samples in {output}")
 
 
-def draw(ckpt_path: str, num_samples: int, condition: dict[str, Any], seed: int, device: str) -> Any:
+def draw(ckpt_path: str, num_samples: int, condition: dict[str, Any], seed: int, device: str) -> Tensor:
     """Sample a checkpoint's model in chunks, `(num_samples, *image_shape)` on the CPU."""
     import torch
 
     from lightning_gen.checkpoints import load_model
 
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
     if device == "auto":
-        device = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+        device = accelerator.type if accelerator else "cpu"
+    elif device != "cpu" and (accelerator is None or device != accelerator.type):
+        raise LightningGenError(f"There is no {device} device here; give --device auto or cpu.")
     model = load_model(ckpt_path).to(device)
     torch.manual_seed(seed)
     images = []
@@ -83,13 +93,12 @@ def draw(ckpt_path: str, num_samples: int, condition: dict[str, Any], seed: int,
     return torch.cat(images)
 
 
-def save(images: Any, path: Path, num_columns: int) -> None:
+def save(images: Tensor, path: Path, num_columns: int) -> None:
     """Write a grid, or a folder of single images."""
-    from torchvision.utils import save_image
+    from lightning_gen.callbacks.files import image_grid, write_png
 
     if path.suffix:
-        save_image(images, path, nrow=num_columns)
+        write_png(image_grid(images, num_columns), path)
         return
-    path.mkdir()
-    for index, image in enumerate(images):
-        save_image(image, path / f"{index:05}.png")
+    for index in range(len(images)):
+        write_png(image_grid(images[index : index + 1], 1, padding=0), path / f"{index:05}.png")

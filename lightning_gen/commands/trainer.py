@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import os
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lightning_gen import __version__
+from lightning_gen import __version__, datamodules, models
 from lightning_gen._lightning import LightningDataModule, LightningModule, Trainer, pl
 from lightning_gen.callbacks import ClosingTable, NanGuard, RandomState
 from lightning_gen.checkpoints import check_class_paths, module_config, read_checkpoint, resolve_class
@@ -22,10 +24,12 @@ from lightning_gen.parser import OneLineErrors, RecipeAction
 lightning_cli: Any = import_module(f"{pl.__name__}.cli")
 MisconfigurationException: Any = import_module(f"{pl.__name__}.utilities.exceptions").MisconfigurationException
 
+SHORT_NAMES = (models, datamodules)  # Imported, their classes are found by name: --model GAN --data DigitsDataModule.
+LINKED = ("image_shape", "num_classes")  # What the data tell a model that asks for it.
 EPILOG = """
-validate, test and predict need --ckpt_path alone: the model and the data are rebuilt from the checkpoint, and the run is
-judged by the callbacks in the config.yaml that fit left beside it. fit --ckpt_path goes on with a run in the same way, with
-all of its trainer settings. What else is typed changes that. With --config or --model, the checkpoint gives the weights only.
+validate, test and predict need --ckpt_path alone: the model and the data are rebuilt from the checkpoint, and judged by
+the callbacks in the config.yaml that fit left in the run's folder. fit --ckpt_path goes on with a run in the same way,
+with all of its trainer settings. What else is typed changes that; with --config or --model, only weights are restored.
 """
 
 
@@ -48,7 +52,7 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         """The `checkpoint` section, and what the data tell the model."""
         parser.add_lightning_class_args(pl.callbacks.ModelCheckpoint, "checkpoint")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_on_train_epoch_end": True})
-        for name in ("image_shape", "num_classes"):  # Passed only to models that take them.
+        for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: Parser, args: Any) -> None:
@@ -68,13 +72,23 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
             self.save_config_callback = None  # It would be written into the working directory.
         if given["enable_checkpointing"] is False:
             self._parser(self.subcommand).callback_keys.remove("checkpoint")
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        relaunches = isinstance(trainer.strategy.launcher, pl.strategies.launchers._SubprocessScriptLauncher)
+        if relaunches and sys.argv[1:2] != [self.subcommand]:
+            raise LightningGenError(
+                "main() was called from Python, and strategy=ddp starts its other processes by repeating what was "
+                "typed; type the command, or give --trainer.strategy ddp_spawn."
+            )
+        return trainer
 
     def after_instantiate_classes(self) -> None:
         """Check that data, model and checkpoint belong together, before anything is run or written."""
         config = self.config[self.subcommand]
-        given, offered = config.model.init_args.get("image_shape"), getattr(self.datamodule, "image_shape", None)
-        default = getattr(inspect.signature(type(self.model)).parameters.get("image_shape"), "default", None)
+        accepted = inspect.signature(type(self.model)).parameters
+        for name in set(LINKED) - set(accepted):  # They were not passed, but would make the checkpoint unloadable.
+            self.model.hparams.pop(name, None)
+        given, offered = config.get("model.init_args.image_shape"), getattr(self.datamodule, "image_shape", None)
+        default = getattr(accepted.get("image_shape"), "default", None)
         if given is not None and offered is not None and tuple(given) not in (tuple(offered), default):
             raise DataError(
                 f"image_shape={tuple(given)} was given, and {type(self.datamodule).__name__} has images of "
@@ -90,8 +104,9 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         except SystemExit as exit_:  # Lightning's own, after it has shut down.
             if not self.trainer.interrupted or not self.trainer.is_global_zero:
                 raise
-            path = getattr(self.trainer.checkpoint_callback, "last_model_path", "")
-            advice = f"go on with: lightning-gen fit --ckpt_path {path}" if path else "there is no checkpoint yet"
+            folder = getattr(self.trainer.checkpoint_callback, "dirpath", None) or ""
+            newest = max(Path(folder).glob("*.ckpt"), key=os.path.getmtime, default=None) if folder else None
+            advice = f"go on with: lightning-gen fit --ckpt_path {newest}" if newest else "there is no checkpoint yet."
             raise TrainingError(f"interrupted in epoch {self.trainer.current_epoch}; {advice}") from exit_
 
 
@@ -104,7 +119,9 @@ def check_checkpoint(path: str, model: LightningModule, resume: bool) -> None:
     checkpoint = read_checkpoint(path)
     saved = checkpoint.get("hyper_parameters", {})
     if "_class_path" in saved and not issubclass(resolve_class(saved["_class_path"], LightningModule), type(model)):
-        raise CheckpointError(f"{path} is a checkpoint of {saved['_class_path']}, and {type(model).__name__} was given.")
+        raise CheckpointError(
+            f"{path} is a checkpoint of {saved['_class_path']}, and {type(model).__name__} was given."
+        )
     differing = ", ".join(
         f"{name}={value} ({saved[name]} in the checkpoint)"
         for name, value in model.hparams.items()
@@ -116,13 +133,15 @@ def check_checkpoint(path: str, model: LightningModule, resume: bool) -> None:
     if resume and differing:
         raise CheckpointError(f"{path} cannot be resumed with {differing}; leave that out, or train anew.")
     if shapes != saved_shapes:
-        raise CheckpointError(f"The weights in {path} do not fit {type(model).__name__} with {differing or 'any setting'}.")
+        raise CheckpointError(
+            f"The weights in {path} do not fit {type(model).__name__} with {differing or 'any setting'}."
+        )
     if differing:
         print(f"lightning-gen: warning: {differing}: the given value is used.", file=sys.stderr)
 
 
 def from_checkpoint(command: str, options: list[str]) -> list[str]:
-    """Put a checkpoint's own model, data and callbacks before the options, where neither a recipe nor a model is given."""
+    """Put a checkpoint's model, data and callbacks before the options, if neither a recipe nor a model is given."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for names in (["--ckpt_path"], ["--config", "-c"], ["--model"]):
         finder.add_argument(*names, nargs="?")
@@ -144,6 +163,8 @@ def from_checkpoint(command: str, options: list[str]) -> list[str]:
 
 def run(command: str, options: list[str]) -> None:
     """Run `fit`, `validate`, `test` or `predict`."""
+    # A resumed run has its own folder; nothing is lost by it but the list of best checkpoints.
+    warnings.filterwarnings("ignore", "The dirpath has changed")
     try:
         TrainerCLI(
             LightningModule,
