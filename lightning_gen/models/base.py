@@ -190,18 +190,21 @@ class GenerativeModule(ImageModule):
     def initialize_from(self, batches: Iterable[Any]) -> None:
         """Set what depends on the data (an output bias from pixel means, a reference batch), once before training.
 
-        Called at the start of the first `fit`, with the same batches on every rank; never on resume.
+        Called with the training batches at the start of the first `fit`, on the first rank; never on resume.
         """
 
     # Lightning's hooks ------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Run `initialize_from` once."""
+        """Run `initialize_from` once, on the first rank, and give its result to the others."""
         if hasattr(self, "initialized") and not self.initialized:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)  # The same order on every rank, and training's own stream untouched.
-                self.initialize_from(self.trainer.fit_loop._data_source.dataloader())
-            self.initialized.fill_(True)
+            if self.trainer.is_global_zero:
+                with torch.random.fork_rng(devices=[]):  # Training's own stream stays untouched.
+                    torch.manual_seed(0)
+                    self.initialize_from(self.trainer.fit_loop._data_source.dataloader())
+                self.initialized.fill_(True)
+            if self.trainer.world_size > 1:
+                self.load_state_dict(self.trainer.strategy.broadcast(self.state_dict()))
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing by itself; the step lets evaluation callbacks run."""
