@@ -29,8 +29,8 @@ LINKED = ("image_shape", "num_classes")  # What the data tell a model that asks 
 EPILOG = """
 validate, test and predict need --ckpt_path alone: the model and the data are rebuilt from the checkpoint, and judged by
 the callbacks in the config.yaml that fit left in the run's folder. fit --ckpt_path goes on with a run in the same way,
-with all of its trainer settings. What else is typed changes that. With --config or --model, these say what is built, and
-must agree with the checkpoint.
+with all of its trainer settings. What else is typed changes that. With --config or --model, these say what is
+built, and must agree with the checkpoint.
 """
 
 
