@@ -1,5 +1,14 @@
 """The errors that users meet: each message says what was given, what was expected and what to type next."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(given: str, known: Iterable[str], form: str = "{}") -> str:
+    """`; did you mean X?` with the known word nearest to the given one, or nothing where none is near."""
+    nearest = get_close_matches(given, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {form.format(nearest[0])}?" if nearest else ""
+
 
 class LightningGenError(Exception):
     """Base of every error that this package raises for bad input; the command line prints it in one line."""

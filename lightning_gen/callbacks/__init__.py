@@ -1,1 +1,23 @@
+"""When to sample, draw, evaluate and save."""
 
+from lightning_gen.callbacks.base import EvaluationCallback, Figure
+from lightning_gen.callbacks.closing_table import ClosingTable
+from lightning_gen.callbacks.ema import EMA
+from lightning_gen.callbacks.image_writer import ImageWriter
+from lightning_gen.callbacks.nan_guard import NanGuard
+from lightning_gen.callbacks.random_state import RandomState
+from lightning_gen.callbacks.sample_evaluation import SampleEvaluation
+from lightning_gen.callbacks.sample_grid import LatentManifold, SampleGrid
+
+__all__ = [
+    "EMA",
+    "ClosingTable",
+    "EvaluationCallback",
+    "Figure",
+    "ImageWriter",
+    "LatentManifold",
+    "NanGuard",
+    "RandomState",
+    "SampleEvaluation",
+    "SampleGrid",
+]

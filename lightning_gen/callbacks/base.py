@@ -1,0 +1,144 @@
+"""What the callbacks share that look at a model's samples: when they run, under which conditions, what they leave."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from lightning_gen._lightning import Callback, LightningModule, Trainer, pl
+from lightning_gen.callbacks.randomness import own_randomness
+from lightning_gen.errors import LightningGenError
+from lightning_gen.models.base import Batch, Condition, GenerativeModule, as_batch
+
+Stage: TypeAlias = Literal["val", "test"]
+
+
+class Figure(NamedTuple):
+    """One number about a model, with what a reader needs to judge it."""
+
+    name: str
+    value: float
+    standard_error: float | None
+    real: float | None  # the same figure with as many real training images in the place of the samples
+    protocol: str
+    stage: str  # "val" or "test"
+    epoch: int
+
+
+def log_folder(trainer: Trainer) -> Path:
+    """The folder of this run; to be called on every rank."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+class EvaluationCallback(Callback):
+    """Base of callbacks that sample a model at the end of validation and of test.
+
+    In `fit` they run in the first epoch, in every n-th after it, and in the last one that `max_epochs` or `max_steps`
+    announce; never in the sanity check. They draw from their own generators and put back the global ones, so training
+    is bit-equal with and without them.
+
+    Args:
+        every_n_epochs: epochs from one run to the next.
+        num_samples: how many samples are drawn.
+        seed: of the callback's random numbers, the same in each run.
+
+    Attributes:
+        figures: the figures of this `fit`, `validate` or `test`, oldest first.
+        pictures: the pictures written.
+    """
+
+    def __init__(self, every_n_epochs: int, num_samples: int, seed: int) -> None:
+        for name, value in {"every_n_epochs": every_n_epochs, "num_samples": num_samples}.items():
+            if value < 1:
+                raise LightningGenError(f"{type(self).__name__} got {name}={value}; expected at least 1.")
+        self.every_n_epochs = every_n_epochs
+        self.num_samples = num_samples
+        self.seed = seed
+        self.figures: list[Figure] = []
+        self.pictures: list[Path] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start anew; the folder is asked for here, on every rank."""
+        self.folder = log_folder(trainer)
+        self.figures.clear()
+        self.pictures.clear()
+        self._conditions: dict[str, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not sum(trainer.num_val_batches):
+            pl.utilities.rank_zero_warn(
+                f"{type(self).__name__} runs at the end of validation, and this run has none: give it a val_dataloader."
+            )
+
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether this evaluation is one to run in."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return not trainer.sanity_checking
+        is_last = trainer.current_epoch + 1 == trainer.max_epochs or 0 < trainer.max_steps <= trainer.global_step
+        return is_last or trainer.current_epoch % self.every_n_epochs == 0
+
+    def observe(self, trainer: Trainer, pl_module: GenerativeModule, batch: Batch, batch_idx: int) -> None:
+        """See a held-out batch: its conditions are kept until there are `num_samples` of them."""
+        for key in pl_module.condition_keys:
+            if key not in batch:
+                raise LightningGenError(
+                    f"{type(pl_module).__name__} is sampled under {key!r}, and the held-out batches hold only "
+                    f"{sorted(batch)}; give it data with {key!r}."
+                )
+            rows = batch[key].cpu() if isinstance(batch[key], Tensor) else list(batch[key])
+            kept = self._conditions.get(key, rows[:0])
+            if len(kept) < self.num_samples:
+                self._conditions[key] = torch.cat([kept, rows]) if isinstance(rows, Tensor) else kept + rows
+
+    @abstractmethod
+    def evaluate(self, trainer: Trainer, pl_module: GenerativeModule, stage: Stage) -> None:
+        """Do what the callback is for; called on every rank."""
+
+    def sample(
+        self, trainer: Trainer, module: GenerativeModule, num_samples: int, start: int, generator: torch.Generator
+    ) -> tuple[Tensor, Condition | None]:
+        """Draw samples under the conditions of the held-out images from `start` on, cycled.
+
+        The model runs in the trainer's precision, as in training; what it gives is scored and drawn in float32.
+
+        Returns:
+            Images in [0, 1], `(num_samples, *image_shape)`, and their conditions.
+        """
+        condition: dict[str, Any] = {}
+        for key, rows in self._conditions.items():
+            picked = [i % len(rows) for i in range(start, start + num_samples)]
+            condition[key] = rows[picked] if isinstance(rows, Tensor) else [rows[i] for i in picked]
+        with trainer.precision_plugin.forward_context():
+            images = module.sample(num_samples, condition or None, generator=generator)
+        return images.float(), condition or None
+
+    def _observe(self, trainer: Trainer, module: GenerativeModule, batch: Any, batch_idx: int, loader: int) -> None:
+        if loader == 0 and self.is_due(trainer):
+            self.observe(trainer, module, as_batch(batch), batch_idx)
+
+    def _evaluate(self, trainer: Trainer, module: GenerativeModule, stage: Stage) -> None:
+        if self.is_due(trainer):
+            with own_randomness(self.seed, module.device):
+                self.evaluate(trainer, module, stage)
+
+    # Lightning's hooks; the two ends of an epoch come before checkpoints are chosen and the log is written -----------
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._observe(trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._observe(trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._evaluate(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._evaluate(trainer, pl_module, "test")

@@ -1,0 +1,143 @@
+"""The end of a run, in one table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich import get_console
+from rich.table import Table
+
+from lightning_gen._lightning import Callback, LightningModule, Trainer
+from lightning_gen.callbacks.base import Figure, log_folder
+from lightning_gen.callbacks.files import whole_file
+
+LIKELIHOODS = {"nll": "nats", "bits_per_dim": "bits per dimension"}
+
+
+class ClosingTable(Callback):
+    """Print every figure of the run when `fit`, `validate` or `test` ends, and write them to `figures.json`.
+
+    The figures are those of all callbacks that have any, and the model's likelihood. Each stands with its standard
+    error, its value in the first epoch, the value that real training images get in the place of the samples, and how it
+    was computed; below come the pictures, the last checkpoint, and what to type next.
+    """
+
+    def __init__(self) -> None:
+        self.figures: list[Figure] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.figures.clear()
+        self._folder = log_folder(trainer)
+        self._fitting = stage == "fit"
+
+    # The likelihood, which the module logs by itself ---------------------------------------------------------------
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._take_likelihood(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._take_likelihood(trainer, pl_module, "test")
+
+    def _take_likelihood(self, trainer: Trainer, module: Any, stage: str) -> None:
+        logged = trainer.callback_metrics
+        for name, unit in LIKELIHOODS.items():
+            if f"{stage}/{name}" not in logged:
+                continue
+            nll, value = logged[f"{stage}/nll"].item(), logged[f"{stage}/{name}"].item()
+            error = logged.get(f"{stage}/nll_stderr")
+            self.figures.append(
+                Figure(
+                    name=f"{stage}/{name}",
+                    value=value,
+                    standard_error=None if error is None else error.item() * value / nll,
+                    real=None,
+                    protocol=f"{unit}, {module.likelihood_protocol(stage)}",
+                    stage=stage,
+                    epoch=trainer.current_epoch,
+                )
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"figures": [figure._asdict() for figure in self.figures]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._fitting:
+            self.figures = [Figure(**figure) for figure in state_dict["figures"]]
+
+    # The end --------------------------------------------------------------------------------------------------------
+
+    def teardown(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
+        """The last hook: all checkpoints have been written."""
+        if not trainer.is_global_zero or stage == "predict":
+            return
+        histories: dict[str, list[Figure]] = {}
+        for figure in (f for callback in trainer.callbacks for f in getattr(callback, "figures", [])):
+            histories.setdefault(figure.name, []).append(figure)
+        pictures = [p for callback in trainer.callbacks for p in getattr(callback, "pictures", [])]
+        checkpoint = last_checkpoint(trainer)
+        if histories:
+            self._write(stage, histories, pictures, checkpoint)
+        self._print(histories, pictures, checkpoint)
+
+    def _write(self, stage: str, histories: dict[str, list[Figure]], pictures: list[Path], checkpoint: str) -> None:
+        """Add this stage to `figures.json`; a test may share the folder of the fit before it."""
+        path = self._folder / "figures.json"
+        content = json.loads(path.read_text()) if path.exists() else {}
+        content[stage] = {
+            "figures": [figure._asdict() for history in histories.values() for figure in history],
+            "pictures": [str(picture) for picture in pictures],
+            "checkpoint": checkpoint,
+        }
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=2))
+
+    def _print(self, histories: dict[str, list[Figure]], pictures: list[Path], checkpoint: str) -> None:
+        console = get_console()
+        if histories:
+            console.print(figure_table(histories))
+
+        def say(text: str) -> None:  # Paths and commands stay whole, to be copied.
+            console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+        if histories:
+            say(f"Figures     {self._folder / 'figures.json'}")
+        for folder in dict.fromkeys(picture.parent for picture in pictures):
+            say(f"Pictures    {[picture for picture in pictures if picture.parent == folder][-1]}")
+        if checkpoint:
+            say(f"Checkpoint  {checkpoint}")
+            say("Next        " + f"lightning-gen sample --ckpt_path {checkpoint} --num_samples 64 --output grid.png")
+            say("            " + f"lightning-gen test --ckpt_path {checkpoint}")
+
+
+def figure_table(histories: dict[str, list[Figure]]) -> Table:
+    """One row for each figure: the last value, with the first beside it."""
+    table = Table("figure", title_justify="left")
+    columns = ["value", "first epoch", "real images"]
+    for column in columns:
+        table.add_column(column, justify="right")
+    table.add_column("protocol")
+    for name, history in histories.items():
+        first, last = history[0], history[-1]
+        error = "" if last.standard_error is None else f" ± {last.standard_error:.2g}"
+        table.add_row(
+            name,
+            f"{last.value:.4g}{error}",
+            f"{first.value:.4g}" if len(history) > 1 else "",
+            "" if last.real is None else f"{last.real:.4g}",
+            last.protocol,
+        )
+    return table
+
+
+def last_checkpoint(trainer: Trainer) -> str:
+    """Path of the newest checkpoint, as short as it can be typed here; empty if there is none."""
+    callback = trainer.checkpoint_callback
+    path = trainer.ckpt_path if trainer.state.fn != "fit" else None
+    path = path or getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+    if not path:
+        return ""
+    path = Path(path).resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,0 +1,59 @@
+"""Exact resume: a run that was killed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lightning_gen._lightning import Callback, LightningModule, Trainer, pl
+from lightning_gen.callbacks.base import log_folder
+from lightning_gen.callbacks.randomness import random_state, set_random_state
+
+
+class RandomState(Callback):
+    """Keep the random state of every rank in the checkpoints, and put it back when `fit` resumes.
+
+    A run resumed from a checkpoint at the end of an epoch then ends in the weights of an uninterrupted one, bit for
+    bit. Two things are out of reach: a checkpoint from the middle of an epoch (the loader starts a new order), and the
+    state inside persistent workers of a loader.
+
+    On Ctrl-C, or when a cluster ends the job by SIGTERM, `interrupted.ckpt` is written beside the other checkpoints.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._trainer = trainer
+        self._folder = log_folder(trainer) / "checkpoints"
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Gather the states, unless the ranks were interrupted where they stood and may not meet."""
+        states: list[Any] = [random_state(trainer.strategy.root_device)]
+        if trainer.world_size > 1 and not trainer.interrupted:
+            states *= trainer.world_size
+            torch.distributed.all_gather_object(states, states[trainer.global_rank])
+        checkpoint["callbacks"][self.state_key] = {"ranks": states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore here: later hooks come after the loader has drawn its order."""
+        trainer = self._trainer
+        if trainer.state.fn != "fit":
+            return
+        states = state_dict["ranks"]
+        if len(states) != trainer.world_size:
+            pl.utilities.rank_zero_warn(
+                f"The checkpoint holds the random state of {len(states)} process(es) and {trainer.world_size} go on "
+                "from it: training continues with other random numbers than an uninterrupted run."
+            )
+        if trainer.global_rank < len(states):
+            set_random_state(states[trainer.global_rank], trainer.strategy.root_device)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write a checkpoint if training was stopped from outside; after an error of its own it may be no good."""
+        stopped = isinstance(exception, (KeyboardInterrupt, SystemExit))
+        if not stopped or trainer.state.fn != "fit" or trainer.global_step == 0:
+            return
+        path = self._folder / "interrupted.ckpt"
+        # As trainer.save_checkpoint, without its barrier: other ranks may have stopped elsewhere.
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        trainer.strategy.save_checkpoint(checkpoint, path)
+        pl.utilities.rank_zero_info(f"Stopped in epoch {trainer.current_epoch}; go on with --ckpt_path {path}")

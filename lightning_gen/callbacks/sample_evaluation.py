@@ -1,0 +1,226 @@
+"""Scores of what a model generates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_gen._lightning import LightningModule, Trainer, pl
+from lightning_gen.callbacks.base import EvaluationCallback, Figure, Stage
+from lightning_gen.callbacks.progress import progress
+from lightning_gen.errors import LightningGenError
+from lightning_gen.metrics.base import SampleMetric, Samples
+from lightning_gen.models.base import Batch, Condition, GenerativeModule, as_batch
+from lightning_gen.nn.features import FeatureExtractor
+
+
+class Score(NamedTuple):
+    """What a metric says of one set of images."""
+
+    value: float
+    standard_error: float | None
+    protocol: str
+
+
+class SampleEvaluation(EvaluationCallback):
+    """Score samples by all metrics at once: one sampling pass and one feature pass.
+
+    The samples are drawn under the conditions of the held-out images, cycled, and compared with the held-out images of
+    the stage, whose statistics are computed once. What a metric has to choose (Parzen's sigma) is chosen on the
+    validation images, which in `fit` and `validate` are the held-out images themselves. Once in each stage as many
+    training images are scored in the place of the samples: that is what a perfect model would reach.
+
+    On several ranks each draws its share. Every batch of samples has a generator of its own, so the same samples are
+    drawn on any number of ranks (by a model without conditions that draws from that generator alone).
+
+    Args:
+        metrics: what to compute.
+        num_samples: how many samples.
+        extractor: the network whose features the metrics compare, if any does.
+        every_n_epochs: epochs from one evaluation to the next; the first and the last are always evaluated.
+        batch_size: samples drawn at a time.
+        seed: of the samples, the same in each evaluation.
+
+    Raises:
+        LightningGenError: if a metric needs features and there is no extractor.
+    """
+
+    def __init__(
+        self,
+        metrics: list[SampleMetric],
+        num_samples: int = 1000,
+        extractor: FeatureExtractor | None = None,
+        every_n_epochs: int = 1,
+        batch_size: int = 250,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(every_n_epochs, num_samples, seed)
+        self.metrics = metrics
+        self.extractor = extractor
+        self.batch_size = batch_size
+        for metric in metrics:
+            if extractor is not None:
+                metric.bind(extractor)
+            elif metric.needs_features:
+                raise LightningGenError(
+                    f"{type(metric).__name__} compares features and SampleEvaluation got no extractor; give it "
+                    "DigitFeatures for digits, InceptionV3 for other images."
+                )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget the statistics of another stage."""
+        super().setup(trainer, pl_module, stage)
+        for metric in self.metrics:
+            metric.reset()
+        self._num_reference = 0  # held-out images seen, of this rank until the reference is whole
+        self._reference_is_whole = False
+        self._real: dict[str, Score] = {}
+        self._num_real = 0
+        self._fitting = stage == "fit"
+
+    # The real images --------------------------------------------------------------------------------------------
+
+    def observe(self, trainer: Trainer, pl_module: GenerativeModule, batch: Batch, batch_idx: int) -> None:
+        """Also take the batch as a part of the reference, until all of it has been seen once."""
+        super().observe(trainer, pl_module, batch, batch_idx)
+        if self._reference_is_whole:
+            return
+        if batch_idx == 0:
+            for metric in self.metrics:
+                metric.to(pl_module.device)
+            if self.extractor is not None:
+                self.extractor.to(pl_module.device)
+        elif self._num_reference == 0:
+            return  # Validation goes on in its middle after a resume: wait for a whole one.
+        samples = self._samples(batch[pl_module.data_key])
+        for metric in self.metrics:
+            metric.update(samples, batch, role="reference")
+            if not trainer.testing:
+                metric.update(samples, batch, role="tuning")
+        self._num_reference += len(samples.images)
+
+    def _finish_reference(self, trainer: Trainer, module: GenerativeModule) -> None:
+        """All held-out images have been seen: count them, read the validation images, score training images."""
+        count = torch.tensor(float(self._num_reference), device=module.device)
+        self._num_reference = int(trainer.strategy.reduce(count, reduce_op="sum"))
+        self._reference_is_whole = True
+        if trainer.testing and (loader := fresh_loader(trainer, "val")) is not None:
+            for images, batch in self._read(trainer, module, loader):
+                samples = self._samples(images)
+                for metric in self.metrics:
+                    metric.update(samples, batch, role="tuning")
+        if (loader := fresh_loader(trainer, "train")) is not None:
+            self._real = self._score(self._read(trainer, module, loader, self.num_samples))
+            self._num_real = self._num_read
+
+    def _read(
+        self, trainer: Trainer, module: GenerativeModule, loader: Iterable[Any], limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Batch]]:
+        """Read this rank's share of a loader's first images: every rank sees all batches, and takes its own."""
+        self._num_read = 0  # by all ranks
+        with progress(trainer, "Real images", limit) as advance:
+            for index, batch in enumerate(loader):
+                batch = as_batch(batch)
+                number = len(batch[module.data_key])
+                if limit is not None:
+                    number = min(number, limit - self._num_read)
+                    batch = {key: value[:number] for key, value in batch.items()}
+                self._num_read += number
+                if index % trainer.world_size == trainer.global_rank:
+                    batch = trainer.strategy.batch_to_device(batch, module.device)
+                    yield batch[module.data_key], batch
+                advance(number)
+                if self._num_read == limit:
+                    break
+
+    def _samples(self, images: Tensor) -> Samples:
+        """Images with what the extractor sees in them."""
+        images = images.float()
+        if self.extractor is None or not any(metric.needs_features for metric in self.metrics):
+            return Samples(images, None, None)
+        with torch.no_grad():
+            return Samples(images, *self.extractor(images))
+
+    # The evaluation ---------------------------------------------------------------------------------------------
+
+    def evaluate(self, trainer: Trainer, pl_module: GenerativeModule, stage: Stage) -> None:
+        if self._num_reference == 0:
+            return
+        if not self._reference_is_whole:
+            self._finish_reference(trainer, pl_module)
+        for name, score in self._score(self._generate(trainer, pl_module)).items():
+            protocol = [f"{self.num_samples} samples", f"{self._num_reference} {stage} images", score.protocol]
+            if self._real and self._num_real < self.num_samples:
+                protocol.append(f"real: only {self._num_real} training images")
+            figure = Figure(
+                name=f"{stage}/{name}",
+                value=score.value,
+                standard_error=score.standard_error,
+                real=self._real[name].value if self._real else None,
+                protocol=", ".join(filter(None, protocol)),
+                stage=stage,
+                epoch=trainer.current_epoch,
+            )
+            self.figures.append(figure)
+            pl_module.log(figure.name, figure.value, sync_dist=True)
+
+    def _score(self, batches: Iterable[tuple[Tensor, Condition | None]]) -> dict[str, Score]:
+        """Run all metrics over images in the place of the generated ones."""
+        for metric in self.metrics:
+            metric.reset_generated()
+        for images, batch in batches:
+            samples = self._samples(images)
+            for metric in self.metrics:
+                metric.update(samples, None if batch is None else dict(batch), role="generated")
+        scores = {}
+        for metric in self.metrics:
+            value = metric.compute().item()
+            scores[metric.name] = Score(value, metric.standard_error, metric.protocol)
+        return scores
+
+    def _generate(self, trainer: Trainer, module: GenerativeModule) -> Iterator[tuple[Tensor, Condition | None]]:
+        """Draw this rank's share of the samples: every world_size-th batch, each from its own generator."""
+        rank, ranks = trainer.global_rank, trainer.world_size
+        size = min(self.batch_size, math.ceil(self.num_samples / ranks))  # Every rank has some.
+        starts = range(rank * size, self.num_samples, ranks * size)
+        with progress(trainer, "Sampling", self.num_samples // ranks) as advance:
+            for turn, start in enumerate(starts):
+                number = min(size, self.num_samples - start)
+                generator = torch.Generator(module.device).manual_seed(self.seed + start)
+                yield self.sample(trainer, module, number, turn * size, generator)
+                advance(number)
+
+    # The figures of the epochs before a resume ------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"figures": [figure._asdict() for figure in self.figures]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._fitting:
+            self.figures = [Figure(**figure) for figure in state_dict["figures"]]
+
+
+def fresh_loader(trainer: Any, split: Literal["train", "val"]) -> Iterable[Any] | None:
+    """A loader that training does not share: to iterate over one with persistent workers would disturb its epoch.
+
+    Returns:
+        The data module's, or one over the data set of the loader that the trainer was given; None where there is none.
+    """
+    if trainer.datamodule is not None:
+        if trainer.state.fn != "fit":
+            trainer.datamodule.setup("fit")  # A test has set up the test split only.
+        return trainer.datamodule.train_dataloader() if split == "train" else trainer.datamodule.val_dataloader()
+    loader = trainer.train_dataloader if split == "train" else trainer.val_dataloaders
+    if not isinstance(loader, DataLoader):
+        pl.utilities.rank_zero_warn(
+            f"SampleEvaluation has no {split} images here and leaves out what needs them; to have it, give the Trainer "
+            f"a datamodule with a {split}_dataloader."
+        )
+        return None
+    shuffle = split == "train" and not isinstance(loader.dataset, IterableDataset)
+    return DataLoader(loader.dataset, loader.batch_size, shuffle=shuffle, collate_fn=loader.collate_fn)

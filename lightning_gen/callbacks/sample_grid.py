@@ -1,0 +1,100 @@
+"""Pictures of what a model generates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_gen._lightning import LightningModule, Trainer
+from lightning_gen.callbacks.base import EvaluationCallback, Stage
+from lightning_gen.callbacks.files import image_grid, write_png
+from lightning_gen.errors import LightningGenError
+from lightning_gen.models.base import GenerativeModule
+
+
+class PictureCallback(EvaluationCallback):
+    """Base of callbacks that draw a picture, on rank zero.
+
+    It is written to `<log folder>/<kind>/epoch=0004.png` (in a test `test.png`), and given to loggers that take images.
+    """
+
+    kind: str
+
+    def evaluate(self, trainer: Trainer, pl_module: GenerativeModule, stage: Stage) -> None:
+        if not trainer.is_global_zero:
+            return
+        picture = self.draw(trainer, pl_module)
+        epoch = trainer.current_epoch
+        path = self.folder / self.kind / (f"epoch={epoch:04d}.png" if stage == "val" else "test.png")
+        write_png(picture, path)
+        self.pictures.append(path)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image(key=f"{stage}/{self.kind}", images=[picture], caption=[f"epoch {epoch}"])
+            elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):
+                add_image(f"{stage}/{self.kind}", picture, epoch)
+
+    def draw(self, trainer: Trainer, pl_module: GenerativeModule) -> Tensor:
+        """The picture, `(3, H, W)` in [0, 1]."""
+        raise NotImplementedError
+
+
+class SampleGrid(PictureCallback):
+    """Draw samples from the same noise, under the conditions of the first held-out images, as training goes on.
+
+    Args:
+        num_samples: samples in the picture.
+        every_n_epochs: epochs from one picture to the next; the first and the last are always drawn.
+        num_columns: samples in a row.
+        seed: of the noise.
+    """
+
+    kind = "samples"
+
+    def __init__(self, num_samples: int = 64, every_n_epochs: int = 1, num_columns: int = 8, seed: int = 0) -> None:
+        super().__init__(every_n_epochs, num_samples, seed)
+        self.num_columns = num_columns
+
+    def draw(self, trainer: Trainer, pl_module: GenerativeModule) -> Tensor:
+        generator = torch.Generator(pl_module.device).manual_seed(self.seed)
+        images, _ = self.sample(trainer, pl_module, self.num_samples, 0, generator)
+        return image_grid(images, self.num_columns)
+
+
+class LatentManifold(PictureCallback):
+    """Draw the images along a model's two latent variables (Kingma & Welling 2013, figure 4).
+
+    Points on a grid over the unit square go through the inverse distribution function of the standard normal, so each
+    image stands for an equal share of the prior.
+
+    Args:
+        num_columns: images on each side of the square.
+        every_n_epochs: epochs from one picture to the next; the first and the last are always drawn.
+
+    Raises:
+        LightningGenError: if the model has no `decode`, or another number of latent variables than 2.
+    """
+
+    kind = "manifold"
+
+    def __init__(self, num_columns: int = 20, every_n_epochs: int = 1) -> None:
+        super().__init__(every_n_epochs, num_columns**2, seed=0)
+        self.num_columns = num_columns
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        latent_dim = getattr(pl_module, "latent_dim", None)
+        if latent_dim != 2 or not hasattr(pl_module, "decode"):
+            raise LightningGenError(
+                f"LatentManifold draws models with decode() and latent_dim=2, and {type(pl_module).__name__} has "
+                f"latent_dim={latent_dim}; set model.latent_dim to 2, or remove the callback."
+            )
+        super().setup(trainer, pl_module, stage)
+
+    def draw(self, trainer: Trainer, pl_module: Any) -> Tensor:
+        share = (torch.arange(self.num_columns, device=pl_module.device) + 0.5) / self.num_columns
+        z = torch.special.ndtri(torch.cartesian_prod(share, share))  # (columns^2, 2)
+        with trainer.precision_plugin.forward_context(), torch.no_grad():
+            images = pl_module.decode(z)
+        return image_grid(images.float(), self.num_columns, padding=0)

@@ -1,0 +1,114 @@
+"""Reading checkpoints that may come from anywhere: data only, and no class that is not ours or already imported."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from lightning_gen.errors import CheckpointError, LightningGenError
+from lightning_gen.models.base import GenerativeModule
+
+T = TypeVar("T")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a Lightning checkpoint onto the CPU; nothing in it is run.
+
+    Raises:
+        CheckpointError: if there is no such file, or it is truncated, holds code, or is not a Lightning checkpoint.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(
+            f"There is no checkpoint {path}; fit writes them as logs/<name>/version_0/checkpoints/*.ckpt."
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # Weights are paged in as used.
+    except Exception as error:  # A foreign file can break the reader in any way.
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint: it is cut short, of another kind, or holds code, which is never "
+            f"run ({type(error).__name__})."
+        ) from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise CheckpointError(f"{path} holds no state_dict; expected a checkpoint that a Trainer has saved.")
+    return checkpoint
+
+
+def resolve_class(class_path: Any, base: type[T]) -> type[T]:
+    """The class that a checkpoint names, if it is a subclass of `base` and ours or already imported.
+
+    Raises:
+        CheckpointError: if it is not; nothing has been imported then that is not ours.
+    """
+    module_name, _, name = str(class_path).rpartition(".")
+    try:
+        if module_name.partition(".")[0] == "lightning_gen":
+            import_module(module_name)
+        found = getattr(sys.modules[module_name], name)
+    except (ImportError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"The checkpoint names the class {class_path!r}, which is neither of lightning_gen nor imported; if you "
+            "trust it, name it with --model or --config, or import it before."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise CheckpointError(f"The checkpoint names {class_path!r}, which is no {base.__name__}.")
+    return found
+
+
+def module_config(checkpoint: Mapping[str, Any], key: str, base: type) -> dict[str, Any]:
+    """What a checkpoint's hyper-parameters say about the module they belong to, as in a recipe.
+
+    Args:
+        checkpoint: as `read_checkpoint` gives it.
+        key: `hyper_parameters` or `datamodule_hyper_parameters`.
+        base: the class that the module must derive from.
+
+    Returns:
+        `{"class_path": ..., "init_args": {...}}`.
+
+    Raises:
+        CheckpointError: if there are no hyper-parameters, or they name a class that is not to be trusted.
+    """
+    given = checkpoint.get(key)
+    if not isinstance(given, Mapping) or "_class_path" not in given:
+        raise CheckpointError(
+            f"The checkpoint has no {key} with a _class_path; expected one saved by a module of this package."
+        )
+    found: type = resolve_class(given["_class_path"], base)
+    accepted = inspect.signature(found).parameters
+    init_args = {name: value for name, value in given.items() if name in accepted}
+    check_class_paths(init_args)
+    return {"class_path": f"{found.__module__}.{found.__qualname__}", "init_args": init_args}
+
+
+def check_class_paths(config: Any) -> None:
+    """Refuse nested values with a `class_path` that is neither ours nor imported."""
+    for value in (
+        config.values() if isinstance(config, Mapping) else config if isinstance(config, (list, tuple)) else ()
+    ):
+        check_class_paths(value)
+    if isinstance(config, Mapping) and "class_path" in config:
+        resolve_class(config["class_path"], object)
+
+
+def load_model(path: str | Path) -> GenerativeModule:
+    """Rebuild a model from its checkpoint alone, on the CPU.
+
+    Raises:
+        CheckpointError: if the file is not a checkpoint of a generative module that can be trusted, or does not fit it.
+    """
+    checkpoint = read_checkpoint(path)
+    config = module_config(checkpoint, "hyper_parameters", GenerativeModule)
+    model_class: Any = resolve_class(config["class_path"], GenerativeModule)
+    try:
+        model = model_class(**config["init_args"])
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
+    except (TypeError, ValueError, RuntimeError, LightningGenError) as error:
+        raise CheckpointError(f"{path} does not fit {model_class.__name__}: {' '.join(str(error).split())}") from error
+    return model

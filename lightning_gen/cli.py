@@ -1,0 +1,69 @@
+"""The command line: `lightning-gen`, `python -m lightning_gen` and `python cli.py` are all `main`.
+
+Each command is imported only when it is called, so that `list` and `--help` wait for neither PyTorch nor Lightning.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+from lightning_gen.errors import LightningGenError, did_you_mean
+
+TRAINER = {  # Lightning's, in commands/trainer.py
+    "fit": "train a model: lightning-gen fit --config vae/digits",
+    "validate": "judge a checkpoint on the validation images",
+    "test": "judge a checkpoint on the test images: lightning-gen test --ckpt_path last.ckpt",
+    "predict": "sample a checkpoint under the conditions of the test images",
+}
+FUNCTIONS = {  # name: where its function is, and what it does
+    "sample": (
+        "sample:sample",
+        "write a checkpoint's images: lightning-gen sample --ckpt_path last.ckpt --output a.png",
+    ),
+    "parzen": ("parzen:parzen", "score MNIST's own training images as samples, to see what a Parzen window is worth"),
+    "list": ("list:list_recipes", "show the recipes, and what each of them reaches"),
+}
+HELP = f"""usage: lightning-gen COMMAND [options]
+
+Trains, judges and samples the deep generative models of images that the field began with.
+
+{chr(10).join(f"  {name:10}{text}" for name, text in [*TRAINER.items(), *((k, v[1]) for k, v in FUNCTIONS.items())])}
+
+`lightning-gen COMMAND --help` shows the options of a command. An error is one line; with LIGHTNING_GEN_TRACEBACK=1 in
+the environment it comes with its traceback.
+"""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run one command.
+
+    Args:
+        args: what would be typed after `lightning-gen`; what was typed if None.
+
+    Raises:
+        SystemExit: with a code other than 0 after an error, which stands on stderr in one line.
+    """
+    name, *options = (sys.argv[1:] if args is None else args) or ["--help"]
+    try:
+        if name in ("-h", "--help"):
+            print(HELP, end="")
+        elif name in TRAINER:
+            import_module("lightning_gen.commands.trainer").run(name, options)
+        elif name in FUNCTIONS:
+            from lightning_gen.parser import run_function
+
+            module, function = FUNCTIONS[name][0].split(":")
+            run_function(name, getattr(import_module(f"lightning_gen.commands.{module}"), function), options)
+        else:
+            hint = did_you_mean(name, [*TRAINER, *FUNCTIONS]) or "."
+            raise LightningGenError(f"{name!r} is not a command{hint} See lightning-gen --help.")
+    except (LightningGenError, OSError) as error:  # The system's own messages name the file too.
+        if os.environ.get("LIGHTNING_GEN_TRACEBACK"):
+            raise
+        print(f"lightning-gen: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:  # In fit, Lightning's own handling comes first.
+        print("lightning-gen: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,183 @@
+"""`fit`, `validate`, `test` and `predict`: Lightning's own command line with our recipes, defaults and checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import sys
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_gen import __version__, datamodules, models
+from lightning_gen._lightning import LightningDataModule, LightningModule, Trainer, pl
+from lightning_gen.callbacks import ClosingTable, NanGuard, RandomState
+from lightning_gen.checkpoints import check_class_paths, module_config, read_checkpoint, resolve_class
+from lightning_gen.errors import CheckpointError, DataError, LightningGenError, TrainingError
+from lightning_gen.parser import OneLineErrors, RecipeAction
+
+lightning_cli: Any = import_module(f"{pl.__name__}.cli")
+MisconfigurationException: Any = import_module(f"{pl.__name__}.utilities.exceptions").MisconfigurationException
+
+SHORT_NAMES = (models, datamodules)  # Imported, their classes are found by name: --model GAN --data DigitsDataModule.
+LINKED = ("image_shape", "num_classes")  # What the data tell a model that asks for it.
+EPILOG = """
+validate, test and predict need --ckpt_path alone: the model and the data are rebuilt from the checkpoint, and judged by
+the callbacks in the config.yaml that fit left in the run's folder. fit --ckpt_path goes on with a run in the same way,
+with all of its trainer settings. What else is typed changes that. With --config or --model, these say what is
+built, and must agree with the checkpoint.
+"""
+
+
+class Parser(OneLineErrors, lightning_cli.LightningArgumentParser):  # type: ignore[misc]
+    """Lightning's parser, with our errors."""
+
+
+class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
+    """Lightning's command line, with what every run of ours has and no recipe needs to say."""
+
+    def init_parser(self, **kwargs: Any) -> Parser:
+        """A parser that takes recipes by name."""
+        parser = Parser(allow_abbrev=False, epilog=EPILOG, dump_header=[f"lightning_gen=={__version__}"], **kwargs)
+        parser.add_argument(
+            "-c", "--config", action=RecipeAction, help="A recipe's name (vae/digits), or a YAML file; more add to it."
+        )
+        return parser
+
+    def add_arguments_to_parser(self, parser: Parser) -> None:
+        """The `checkpoint` section, and what the data tell the model."""
+        parser.add_lightning_class_args(pl.callbacks.ModelCheckpoint, "checkpoint")
+        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_on_train_epoch_end": True})
+        for name in LINKED:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: Parser, args: Any) -> None:
+        """Without Lightning's warning about calls from Python."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Not Lightning's way, where a checkpoint's values silently win: see `check_checkpoint`."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Logs go to `logs/<model>_<data>` if no logger is given."""
+        given = self.config_init[self.subcommand]["trainer"]
+        if given["logger"] in (None, True):
+            name = "_".join(type(part).__module__.rpartition(".")[2] for part in (self.model, self.datamodule))
+            kwargs["logger"] = pl.loggers.TensorBoardLogger(given["default_root_dir"] or "logs", name)
+        elif not given["logger"]:
+            self.save_config_callback = None  # It would be written into the working directory.
+        if given["enable_checkpointing"] is False:
+            self._parser(self.subcommand).callback_keys.remove("checkpoint")
+        trainer = super().instantiate_trainer(**kwargs)
+        relaunches = isinstance(trainer.strategy.launcher, pl.strategies.launchers._SubprocessScriptLauncher)
+        if relaunches and sys.argv[1:2] != [self.subcommand]:
+            raise LightningGenError(
+                "main() was called from Python, and strategy=ddp starts its other processes by repeating what was "
+                "typed; type the command, or give --trainer.strategy ddp_spawn."
+            )
+        return trainer
+
+    def after_instantiate_classes(self) -> None:
+        """Check that data, model and checkpoint belong together, before anything is run or written."""
+        config = self.config[self.subcommand]
+        accepted = inspect.signature(type(self.model)).parameters
+        for name in set(LINKED) - set(accepted):  # They were not passed, but would make the checkpoint unloadable.
+            self.model.hparams.pop(name, None)
+        given, offered = config.get("model.init_args.image_shape"), getattr(self.datamodule, "image_shape", None)
+        default = getattr(accepted.get("image_shape"), "default", None)
+        if given is not None and offered is not None and tuple(given) not in (tuple(offered), default):
+            raise DataError(
+                f"image_shape={tuple(given)} was given, and {type(self.datamodule).__name__} has images of "
+                f"{tuple(offered)}; leave image_shape out, it comes from the data."
+            )
+        if config.ckpt_path is not None:
+            check_checkpoint(config.ckpt_path, self.model, resume=self.subcommand == "fit")
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Train; after Ctrl-C say how to go on."""
+        try:
+            self.trainer.fit(model, **kwargs)
+        except SystemExit as exit_:  # Lightning's own, after it has shut down.
+            if not self.trainer.interrupted or not self.trainer.is_global_zero:
+                raise
+            folder = getattr(self.trainer.checkpoint_callback, "dirpath", None) or ""
+            newest = max(Path(folder).glob("*.ckpt"), key=os.path.getmtime, default=None) if folder else None
+            advice = f"go on with: lightning-gen fit --ckpt_path {newest}" if newest else "there is no checkpoint yet."
+            raise TrainingError(f"interrupted in epoch {self.trainer.current_epoch}; {advice}") from exit_
+
+
+def check_checkpoint(path: str, model: LightningModule, resume: bool) -> None:
+    """Compare a checkpoint's hyper-parameters and weights with the model that they are to be loaded into.
+
+    Other hyper-parameters are refused where a run is resumed, as its optimizers' state would bring the old ones back.
+    In evaluation they are used, with a warning, if the weights fit.
+    """
+    checkpoint = read_checkpoint(path)
+    saved = checkpoint.get("hyper_parameters", {})
+    if "_class_path" in saved and not issubclass(resolve_class(saved["_class_path"], LightningModule), type(model)):
+        raise CheckpointError(
+            f"{path} is a checkpoint of {saved['_class_path']}, and {type(model).__name__} was given."
+        )
+    differing = ", ".join(
+        f"{name}={value} ({saved[name]} in the checkpoint)"
+        for name, value in model.hparams.items()
+        if name in saved and json.dumps(value) != json.dumps(saved[name])  # A tuple is a list in YAML.
+    )
+    shapes, saved_shapes = (
+        {name: value.shape for name, value in state.items()} for state in (model.state_dict(), checkpoint["state_dict"])
+    )
+    if resume and differing:
+        raise CheckpointError(f"{path} cannot be resumed with {differing}; leave that out, or train anew.")
+    if shapes != saved_shapes:
+        raise CheckpointError(
+            f"The weights in {path} do not fit {type(model).__name__} with {differing or 'any setting'}."
+        )
+    if differing:
+        print(f"lightning-gen: warning: {differing}: the given value is used.", file=sys.stderr)
+
+
+def from_checkpoint(command: str, options: list[str]) -> list[str]:
+    """Put a checkpoint's model, data and callbacks before the options, if neither a recipe nor a model is given."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for names in (["--ckpt_path"], ["--config", "-c"], ["--model"]):
+        finder.add_argument(*names, nargs="?")
+    given, _ = finder.parse_known_args(options)
+    if given.ckpt_path is None or given.config or given.model:
+        return options
+    checkpoint = read_checkpoint(given.ckpt_path)
+    config: dict[str, Any] = {"model": module_config(checkpoint, "hyper_parameters", LightningModule)}
+    if "datamodule_hyper_parameters" in checkpoint:
+        config["data"] = module_config(checkpoint, "datamodule_hyper_parameters", LightningDataModule)
+    beside = Path(given.ckpt_path).parent.parent / "config.yaml"
+    if beside.is_file():
+        run = yaml.safe_load(beside.read_text(encoding="utf-8"))
+        check_class_paths(run)
+        keys = run["trainer"] if command == "fit" else ("callbacks", "logger")  # The device is not the run's.
+        config["trainer"] = {key: run["trainer"][key] for key in keys}
+    return [f"--config={json.dumps(config)}", *options]
+
+
+def run(command: str, options: list[str]) -> None:
+    """Run `fit`, `validate`, `test` or `predict`."""
+    # A resumed run has its own folder; nothing is lost by it but the list of best checkpoints.
+    warnings.filterwarnings("ignore", "The dirpath has changed")
+    try:
+        TrainerCLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=Parser,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            trainer_defaults={"callbacks": [RandomState(), NanGuard(), ClosingTable()]},
+            auto_configure_optimizers=False,
+            args=[command, *from_checkpoint(command, options)],
+        )
+    except MisconfigurationException as error:
+        raise LightningGenError(" ".join(str(error).split())) from error

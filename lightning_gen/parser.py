@@ -1,0 +1,66 @@
+"""How the command line reads its options: recipes by name, errors in one line, the nearest option named."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+from lightning_gen.errors import LightningGenError, did_you_mean
+from lightning_gen.recipes import resolve_recipe
+
+
+class RecipeAction(ActionConfigFile):
+    """`--config` that takes a recipe's name as well as a path."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        super().__call__(parser, cfg, resolve_recipe(values), option_string)  # type: ignore[no-untyped-call]
+
+
+class OneLineErrors(ArgumentParser):
+    """A parser whose errors are one line, with the nearest option where one is misspelt."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # Inside jsonargparse, which tries one type after the other.
+            super().error(message, ex)
+        raise LightningGenError(one_line(message) + self._suggestion(message)) from ex
+
+    def _suggestion(self, message: str) -> str:
+        """What a misspelt option was meant to be, if the message is about one."""
+        if match := re.search(r"nrecognized arguments: --([\w.]+)", message):
+            known = [option[2:] for option in self._options() if option.startswith("--")]
+            head, dot, rest = match[1].partition(".")
+            heads = {option.partition(".")[0] for option in known}
+            if dot and head not in heads:
+                return did_you_mean(head, heads, "--{}." + rest)
+            return did_you_mean(match[1], known, "--{}")
+        if match := re.search(r"class_path '([\w.]+)':\s+Option '(\w+)' is not accepted", message):
+            module, _, name = match[1].rpartition(".")
+            return did_you_mean(match[2], inspect.signature(getattr(sys.modules[module], name)).parameters)
+        return ""
+
+    def _options(self) -> Iterable[str]:
+        """The option strings of this parser and of its subcommands."""
+        for action in self._actions:
+            yield from action.option_strings
+            for parser in getattr(action, "_name_parser_map", {}).values():
+                yield from parser._options()
+
+
+def one_line(message: str) -> str:
+    """The line that matters of jsonargparse's messages: where, and the innermost of its nested reasons."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    where = lines[0].strip().removesuffix(":")
+    what = max(lines, key=lambda line: len(line) - len(line.lstrip())).strip().removeprefix("- ")
+    return where if len(lines) == 1 else f"{where}: {what}"
+
+
+def run_function(name: str, function: Callable[..., None], options: list[str]) -> None:
+    """Call a function with arguments from the command line, which its signature and docstring describe."""
+    parser = OneLineErrors(prog=f"lightning-gen {name}", allow_abbrev=False)
+    parser.add_function_arguments(function, as_group=False)
+    function(**parser.instantiate(parser.parse_args(options)))

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_gen.cli import main
+from lightning_gen.models import VAE
+from tests.test_cli import one_line_error
+
+
+def test_grid_has_the_models_samples(checkpoint, tmp_path):
+    output = tmp_path / "grid.png"
+    main(
+        ["sample", "--ckpt_path", str(checkpoint), "--num_samples", "6", "--num_columns", "3", "--output", str(output)]
+    )
+    grid = Image.open(output)
+    assert grid.size == (3 * (6 + 2) + 2, 2 * (8 + 2) + 2)
+    model = VAE.load_from_checkpoint(checkpoint, weights_only=True)
+    torch.manual_seed(0)
+    expected = model.sample(6)[4, 0].mul(255).round()  # Second row, second column.
+    assert np.array_equal(np.asarray(grid)[12:20, 10:16, 0], expected.numpy())
+    assert sorted(tmp_path.iterdir()) == [output]
+
+
+def test_folder_gets_one_image_each(checkpoint, tmp_path):
+    output = tmp_path / "images"
+    main(["sample", "--ckpt_path", str(checkpoint), "--num_samples", "103", "--output", str(output)])
+    files = sorted(output.iterdir())
+    assert [files[0].name, files[-1].name, len(files)] == ["00000.png", "00102.png", 103]
+    assert Image.open(files[0]).size == (6, 8)
+    assert files[100].read_bytes() != files[0].read_bytes()  # The second chunk goes on with the random stream.
+    assert sorted(tmp_path.iterdir()) == [output]
+
+
+def test_seed_decides(checkpoint, tmp_path):
+    def draw(seed: int) -> bytes:
+        path = tmp_path / "grid.png"
+        main(["sample", "--ckpt_path", str(checkpoint), "--output", str(path), "--seed", str(seed)])
+        return path.read_bytes()
+
+    assert draw(1) == draw(1) != draw(2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--condition.lable", "3"], "did you mean --condition.label?"),
+        (["--condition.label", "3"], "does not know the condition ['label']"),
+        (["--num_samples", "0"], "num_samples is 0"),
+        (["--device", "mps"], "no mps device here"),
+    ],
+)
+def test_bad_options(options, message, checkpoint, tmp_path, capsys):
+    output = tmp_path / "grid.png"
+    error = one_line_error(capsys, "sample", "--ckpt_path", str(checkpoint), "--output", str(output), *options)
+    assert message in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing/grid.png", "cannot be written"),
+        ("file/grid.png", "cannot be written"),
+        ("file", "is there already"),
+        ("folder.png", "is there already"),
+        ("grid.jpg", "expected .png"),
+    ],
+)
+def test_output_that_cannot_be_written_is_refused_before_sampling(name, message, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    error = one_line_error(capsys, "sample", "--ckpt_path", "not read yet", "--output", str(tmp_path / name))
+    assert message in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_label_becomes_rows_and_caption_stays_text(checkpoint, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(VAE, "check_condition", lambda self, condition, num_samples: seen.append(condition))
+    options = ["--num_samples", "2", "--condition.label", "3", "--condition.caption", "7"]
+    main(["sample", "--ckpt_path", str(checkpoint), "--output", str(tmp_path / "grid.png"), *options])
+    assert seen[0]["label"].tolist() == [3, 3]
+    assert seen[0]["caption"] == ["7", "7"]
