@@ -1,1 +1,18 @@
+"""Scores of generated images, as torchmetrics."""
 
+from lightning_gen.metrics.base import SampleMetric, Samples
+from lightning_gen.metrics.confidence import Confidence
+from lightning_gen.metrics.frechet_distance import FrechetDistance
+from lightning_gen.metrics.inception_score import InceptionScore
+from lightning_gen.metrics.kernel_distance import KernelDistance
+from lightning_gen.metrics.parzen import ParzenLogLikelihood
+
+__all__ = [
+    "Confidence",
+    "FrechetDistance",
+    "InceptionScore",
+    "KernelDistance",
+    "ParzenLogLikelihood",
+    "SampleMetric",
+    "Samples",
+]

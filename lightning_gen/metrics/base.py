@@ -1,0 +1,121 @@
+"""The contract of all scores of generated images."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from lightning_gen.errors import DataError
+
+if TYPE_CHECKING:
+    from lightning_gen.nn.features import FeatureExtractor
+
+Batch: TypeAlias = Mapping[str, Any]
+"""The batch that images were generated for: its conditions are what a metric of agreement compares with."""
+
+Role: TypeAlias = Literal["generated", "reference", "tuning"]
+"""What images are to a metric: generated; real and held out, to be compared with; real, to choose a parameter on."""
+
+
+class Samples(NamedTuple):
+    """Images, with what an extractor sees in them."""
+
+    images: Tensor  # (N, C, H, W) in [0, 1]
+    features: Tensor | None = None  # (N, F)
+    logits: Tensor | None = None  # (N, K)
+
+
+class SampleMetric(Metric):
+    """Base of all scores of generated images: fed by role, computed over all ranks.
+
+    States whose names begin with `generated` hold the generated images, the others what is known of real ones.
+
+    Attributes:
+        short_name: name of the score, to which the extractor's is added.
+        needs_features: whether it looks at an extractor's features or logits, or at the images alone.
+        extractor_name: whose features they are, once bound.
+        standard_error: of the last computed value, None where there is no formula.
+        protocol: how the last value was computed, in a few words, for tables.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    short_name: str
+    needs_features: bool = True
+    extractor_name: str | None = None
+    standard_error: float | None = None
+    protocol: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name in logs and tables.
+
+        A score on other features than the published ones carries the extractor's name (`fid_digits`): it must not be
+        compared with numbers from papers.
+        """
+        if not self.needs_features or self.extractor_name in (None, "inception"):
+            return self.short_name
+        return f"{self.short_name}_{self.extractor_name}"
+
+    def bind(self, extractor: FeatureExtractor) -> None:
+        """Take names and sizes from the network that will give the features; to be called before any update."""
+        self.extractor_name = extractor.name
+
+    @abstractmethod
+    def update(self, samples: Samples, batch: Batch | None = None, role: Role = "generated") -> None:
+        """Take a batch of images.
+
+        Args:
+            samples: the images and what the extractor sees in them.
+            batch: what they were generated for, or where they are from.
+            role: what they are to the metric; a metric ignores a role that it has no use for.
+
+        Raises:
+            DataError: if what the metric needs is missing or not finite.
+        """
+
+    @abstractmethod
+    def compute(self) -> Tensor:
+        """The score over the images of all ranks, a scalar; sets `standard_error` and `protocol`.
+
+        Raises:
+            DataError: if there are too few images of a role.
+        """
+
+    def reset_generated(self) -> None:
+        """Forget the generated images; what is known of real ones is kept."""
+        kept = {name: getattr(self, name) for name in self._defaults if not name.startswith("generated")}
+        kept = {name: list(state) if isinstance(state, list) else state for name, state in kept.items()}
+        Metric.reset(self)
+        for name, state in kept.items():
+            setattr(self, name, state)
+
+    def _read(self, samples: Samples, field: Literal["images", "features", "logits"]) -> Tensor:
+        """A field of the samples, if it is there and finite."""
+        values: Tensor | None = getattr(samples, field)
+        if values is None or (self.needs_features and self.extractor_name is None):
+            raise DataError(
+                f"{type(self).__name__} needs {field} of an extractor; call bind(extractor) first, and pass "
+                "Samples(images, *extractor(images)) to update."
+            )
+        if not values.isfinite().all():
+            raise DataError(f"{type(self).__name__} got {field} that are NaN or infinite; look at the images behind.")
+        return values
+
+    def _rows(self, role: Literal["generated", "reference"]) -> Tensor:
+        """All rows of the state of this name, a list of tensors."""
+        state = getattr(self, role)
+        if not len(state):
+            raise self._too_few(role, 0, 1)
+        return dim_zero_cat(state)
+
+    def _too_few(self, role: Role, number: int, bound: int) -> DataError:
+        return DataError(
+            f"{type(self).__name__} has {number} {role} images; it needs at least {bound}, given to "
+            f"update(samples, role={role!r})."
+        )

@@ -1,0 +1,48 @@
+"""Two real processes against one on the joined images."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from lightning_gen.metrics import Samples
+from tests.metrics.test_metrics import DATA, METRICS, SIZES, make
+
+SHARES = {"generated": (40, 20), "reference": (35, 15), "tuning": (30, 0)}
+
+
+def score_share(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    results: dict[str, list[Any]] = {}
+    for name in METRICS:
+        metric = make(name, fed=False)
+        results[name] = []
+        for turn in range(2):
+            for role in SIZES if turn == 0 else ("generated",):
+                parts = [field.split(SHARES[role])[rank] for field in DATA[role]]
+                if len(parts[0]):  # Rank 1 has no images to tune on.
+                    metric.update(Samples(*parts), role=role)
+            results[name].append((metric.compute().item(), metric.standard_error, metric.protocol))
+            metric.reset_generated()  # The second turn has the real images of the first.
+    torch.save(results, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Any]]]:
+    folder: Path = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(score_share, args=(str(folder),), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_two_ranks_equal_one(name: str, results: list[dict[str, list[Any]]]) -> None:
+    alone = make(name)
+    value = alone.compute().item()
+    for rank in range(2):
+        for other, error, protocol in results[rank][name]:
+            assert other == pytest.approx(value, rel=1e-9)
+            assert error == (alone.standard_error if error is None else pytest.approx(alone.standard_error, rel=1e-9))
+            assert protocol == alone.protocol

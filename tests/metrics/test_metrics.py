@@ -1,0 +1,284 @@
+"""What the metrics compute, against other implementations on the same features, and the contract they share."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KernelDensity
+from torch import Tensor, nn
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from lightning_gen.errors import DataError
+from lightning_gen.functional import parzen_log_likelihood
+from lightning_gen.metrics import (
+    Confidence,
+    FrechetDistance,
+    InceptionScore,
+    KernelDistance,
+    ParzenLogLikelihood,
+    SampleMetric,
+    Samples,
+)
+
+EXTRACTOR: Any = SimpleNamespace(name="digits", num_features=8, num_classes=5)
+METRICS = {
+    "confident_digits": Confidence,
+    "fid_digits": FrechetDistance,
+    "inception_score_digits": lambda: InceptionScore(splits=4),
+    "kid_digits": lambda: KernelDistance(num_subsets=10, subset_size=20),
+    "parzen": lambda: ParzenLogLikelihood([0.1, 0.2, 0.4]),
+}
+SIZES = {"generated": 60, "reference": 50, "tuning": 30}
+
+
+def samples(seed: int, number: int) -> Samples:
+    """Random images, features and logits; other seeds have other means."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(number, 1, 3, 3, generator=generator)
+    features = torch.randn(number, 8, generator=generator) + 0.3 * seed
+    return Samples(images, features, 4 * torch.randn(number, 5, generator=generator))
+
+
+DATA = {role: samples(seed, number) for seed, (role, number) in enumerate(SIZES.items())}
+
+
+def feed(metric: SampleMetric, role: Any, data: Samples | None = None, batch_size: int = 17) -> None:
+    """Update with all of a role, in batches."""
+    fields = data or DATA[role]
+    for start in range(0, len(fields.images), batch_size):
+        metric.update(Samples(*(field[start : start + batch_size] for field in fields)), role=role)
+
+
+def make(name: str, fed: bool = True) -> SampleMetric:
+    metric = METRICS[name]()
+    metric.bind(EXTRACTOR)
+    for role in SIZES if fed else ():
+        feed(metric, role)
+    return metric
+
+
+# Values -------------------------------------------------------------------------------------------------------------
+
+
+def test_frechet_equals_torchmetrics() -> None:
+    class Flat(nn.Module):
+        num_features = 8
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    theirs = FrechetInceptionDistance(Flat(), input_img_size=(8,)).set_dtype(torch.float64)
+    theirs.update(DATA["generated"].features.double(), real=False)
+    theirs.update(DATA["reference"].features.double(), real=True)
+    assert make("fid_digits").compute().item() == pytest.approx(theirs.compute().item(), rel=1e-6)
+
+
+def test_frechet_is_sound_far_from_the_origin() -> None:
+    """Sums of squares lose digits there; float64 has them to spare."""
+    metric = make("fid_digits", fed=False)
+    for role in ("generated", "reference"):
+        moved = DATA[role]._replace(features=DATA[role].features.double() + 1000)
+        feed(metric, role, moved)
+    assert metric.compute().item() == pytest.approx(make("fid_digits").compute().item(), rel=1e-6)
+
+
+def test_frechet_says_when_the_covariance_is_singular() -> None:
+    metric = make("fid_digits")
+    metric.compute()
+    assert metric.protocol == "8 features"
+    metric.reset_generated()
+    feed(metric, "generated", samples(0, 8))
+    metric.compute()
+    assert metric.protocol == "8 features of fewer images"
+
+
+def test_kernel_distance_equals_torch_fidelity() -> None:
+    ours = KernelDistance(num_subsets=2, subset_size=50)
+    ours.bind(EXTRACTOR)
+    generated, reference = samples(0, 50), samples(1, 50)
+    feed(ours, "generated", generated)
+    feed(ours, "reference", reference)
+    theirs = kid_features_to_metric(
+        generated.features.double(), reference.features.double(), kid_subsets=2, kid_subset_size=50, verbose=False
+    )
+    assert ours.compute().item() == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+
+
+def test_inception_score_equals_torch_fidelity() -> None:
+    ours = make("inception_score_digits")
+    theirs = isc_features_to_metric(DATA["generated"].logits.double(), splits=4, shuffle=False)
+    assert ours.compute().item() == pytest.approx(theirs["inception_score_mean"], rel=1e-4)
+    assert ours.protocol == f"4 splits of 15, std {theirs['inception_score_std']:.2g}"
+
+
+def test_confidence_is_a_share_with_its_standard_error() -> None:
+    metric = make("confident_digits")
+    over = (DATA["generated"].logits.softmax(1).max(1).values > 0.9).double().numpy()
+    assert 0 < over.mean() < 1
+    assert metric.compute().item() == pytest.approx(over.mean())
+    assert metric.standard_error == pytest.approx(over.std() / np.sqrt(60))
+
+
+def test_parzen_equals_scikit_learn_and_chooses_on_tuning_images() -> None:
+    metric = make("parzen")
+    flat = {role: DATA[role].images.flatten(1).double().numpy() for role in SIZES}
+    densities = [KernelDensity(bandwidth=s).fit(flat["generated"]) for s in (0.1, 0.2, 0.4)]
+    best = max(densities, key=lambda density: density.score(flat["tuning"]))
+    scores = best.score_samples(flat["reference"])
+    assert metric.compute().item() == pytest.approx(scores.mean(), rel=1e-6)
+    assert metric.standard_error == pytest.approx(scores.std() / np.sqrt(50), rel=1e-6)
+    assert metric.protocol == f"sigma {best.bandwidth} of 3 in [0.1, 0.4], chosen on 30 images"
+
+
+def test_parzen_takes_the_first_tuning_images() -> None:
+    limited, exact = ParzenLogLikelihood([0.1, 0.2, 0.4], num_tuning=20), ParzenLogLikelihood([0.1, 0.2, 0.4])
+    copies = samples(0, 60)  # Of the generated images: the narrowest window would be best.
+    for metric in (limited, exact):
+        feed(metric, "generated")
+        feed(metric, "reference")
+    first = Samples(*(field[:20] for field in DATA["tuning"]))
+    feed(exact, "tuning", first)
+    feed(limited, "tuning", Samples(*(torch.cat(pair) for pair in zip(first, copies, strict=True))))
+    assert limited.compute() == exact.compute()
+    assert limited.protocol == exact.protocol
+    assert "chosen on 20 images" in limited.protocol
+
+
+def test_parzen_takes_the_first_of_equal_widths_and_says_when_it_is_at_the_end() -> None:
+    metric = ParzenLogLikelihood([0.3, 0.3, 2.0])
+    for role in SIZES:
+        feed(metric, role)
+    metric.compute()
+    assert metric.protocol == "sigma 0.3 of 3 in [0.3, 2], chosen on 30 images, at the end of the grid"
+
+
+def test_parzen_with_one_width_needs_no_tuning_images() -> None:
+    metric = ParzenLogLikelihood([0.3])
+    feed(metric, "generated")
+    feed(metric, "reference")
+    expected = parzen_log_likelihood(DATA["reference"].images, DATA["generated"].images, 0.3).mean()
+    assert metric.compute().item() == pytest.approx(expected.item())
+    assert metric.protocol == "sigma 0.3 given"
+
+
+@pytest.mark.parametrize(("name", "sigmas"), [("log", np.logspace(-1, 0, 10)), ("fine", np.arange(0.1, 0.3, 0.01))])
+def test_grids_of_the_papers(name: Any, sigmas: Any) -> None:
+    np.testing.assert_allclose(ParzenLogLikelihood(name).sigmas, sigmas, rtol=1e-12)
+
+
+# The contract -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_names_carry_the_extractor_unless_it_is_the_published_one(name: str) -> None:
+    metric = METRICS[name]()
+    metric.bind(EXTRACTOR)
+    assert metric.name == name
+    metric.bind(SimpleNamespace(name="inception", num_features=8, num_classes=5))
+    assert metric.name == name.removesuffix("_digits")
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_reset_generated_keeps_the_real_images(name: str) -> None:
+    metric = make(name)
+    value = metric.compute()
+    metric.reset_generated()
+    feed(metric, "generated", samples(5, 60))
+    assert metric.compute() != value
+    metric.reset_generated()
+    feed(metric, "generated")
+    assert metric.compute() == value
+    assert metric.protocol
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_reset_forgets_everything(name: str) -> None:
+    metric = make(name)
+    metric.reset()
+    feed(metric, "tuning")
+    with pytest.raises(DataError, match="has 0 generated images; it needs at least"):
+        metric.compute()
+    if name in ("fid_digits", "kid_digits", "parzen"):
+        feed(metric, "generated")
+        with pytest.raises(DataError, match=r"has 0 reference images; it needs at least .*role='reference'"):
+            metric.compute()
+
+
+def test_parzen_without_tuning_images() -> None:
+    metric = ParzenLogLikelihood()
+    feed(metric, "generated")
+    feed(metric, "reference")
+    with pytest.raises(DataError, match=r"0 tuning images; it needs at least 1, given to update"):
+        metric.compute()
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_batches_change_nothing(name: str) -> None:
+    whole = METRICS[name]()
+    whole.bind(EXTRACTOR)
+    for role in SIZES:
+        feed(whole, role, batch_size=1000)
+    assert make(name).compute().item() == pytest.approx(whole.compute().item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_values_that_are_not_finite_are_refused(name: str, bad: float) -> None:
+    broken = Samples(*(field.clone() for field in samples(0, 4)))
+    for field in broken:
+        field[1, 2:] = bad
+    broken.images[2] = bad
+    with pytest.raises(DataError, match="NaN or infinite"):
+        make(name, fed=False).update(broken)
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name != "parzen"])
+def test_missing_features_are_an_error_that_says_what_to_do(name: str) -> None:
+    with pytest.raises(DataError, match=r"call bind\(extractor\) first"):
+        METRICS[name]().update(DATA["generated"])
+    with pytest.raises(DataError, match="pass Samples"):
+        make(name, fed=False).update(Samples(DATA["generated"].images))
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (InceptionScore(splits=61), "60 samples for 61 splits; give at least as many samples, or fewer splits"),
+        (KernelDistance(subset_size=51), "60 and 50 rows for subsets of 51; .* a subset_size of 2 to 50"),
+    ],
+)
+def test_too_few_images_for_the_protocol(metric: SampleMetric, message: str) -> None:
+    metric.bind(EXTRACTOR)
+    for role in SIZES:
+        feed(metric, role)
+    with pytest.raises(DataError, match=message):
+        metric.compute()
+
+
+def test_one_image_has_no_covariance() -> None:
+    metric = make("fid_digits")
+    metric.reset_generated()
+    feed(metric, "generated", samples(0, 1))
+    with pytest.raises(DataError, match="has 1 generated images; it needs at least 2"):
+        metric.compute()
+
+
+@pytest.mark.parametrize("sigmas", [[], [0.0, 0.1], [-1.0]])
+def test_widths_that_are_none(sigmas: list[float]) -> None:
+    with pytest.raises(DataError, match="expected widths above 0"):
+        ParzenLogLikelihood(sigmas)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_nothing_is_left_in_a_checkpoint_and_no_graph_is_kept(name: str) -> None:
+    metric = METRICS[name]()
+    metric.bind(EXTRACTOR)
+    for role in SIZES:
+        feed(metric, role, Samples(*(field.clone().requires_grad_() for field in DATA[role])))
+    assert not metric.compute().requires_grad
+    assert not metric.state_dict()
+    assert not any(t.requires_grad for state in metric.metric_state.values() for t in state)
