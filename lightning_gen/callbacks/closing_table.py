@@ -114,10 +114,10 @@ class ClosingTable(Callback):
 
 def figure_table(histories: dict[str, list[Figure]]) -> Table:
     """One row for each figure: the last value, with the first beside it."""
-    table = Table("figure", title_justify="left")
-    columns = ["value", "first epoch", "real images"]
-    for column in columns:
-        table.add_column(column, justify="right")
+    table = Table()
+    table.add_column("figure", no_wrap=True)
+    for column in ("value", "first epoch", "real images"):
+        table.add_column(column, justify="right", no_wrap=column == "value")
     table.add_column("protocol")
     for name, history in histories.items():
         first, last = history[0], history[-1]

@@ -180,7 +180,9 @@ class SampleEvaluation(EvaluationCallback):
         scores = {}
         for metric in self.metrics:
             value = metric.compute().item()
-            scores[metric.name] = Score(value, metric.standard_error, metric.protocol)
+            extractor = f"{self.extractor.name} features" if self.extractor and metric.needs_features else ""
+            protocol = ", ".join(filter(None, [extractor, metric.protocol]))
+            scores[metric.name] = Score(value, metric.standard_error, protocol)
         return scores
 
     def _generate(self, trainer: Trainer, module: GenerativeModule) -> Iterator[tuple[Tensor, Condition | None]]:
