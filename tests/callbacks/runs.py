@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_gen._lightning import Callback, Trainer, seed_everything
 from lightning_gen.datamodules import DigitsDataModule
-from lightning_gen.metrics.base import Samples, SampleMetric
+from lightning_gen.metrics.base import SampleMetric, Samples
 from lightning_gen.models import GAN, VAE, GenerativeModule
 from lightning_gen.nn.features import FeatureExtractor, Features
 from tests.digits import quiet_trainer
