@@ -1,0 +1,124 @@
+"""Distances between two sets of images, and the score of one set, on the features of a network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_gen.errors import DataError
+
+
+def frechet_distance(mean_x: Tensor, cov_x: Tensor, mean_y: Tensor, cov_y: Tensor) -> Tensor:
+    r"""Fréchet distance between two Gaussians, the square of their Wasserstein-2 distance.
+
+    $\|m_x - m_y\|^2 + \mathrm{Tr}(C_x + C_y - 2 (C_x C_y)^{1/2})$ (Heusel et al. 2017, equation 6).
+
+    Args:
+        mean_x: `(F,)`.
+        cov_x: `(F, F)`, symmetric and positive semi-definite.
+        mean_y: `(F,)`.
+        cov_y: `(F, F)`.
+
+    Returns:
+        A scalar, float64, at least 0.
+
+    >>> zero, one = torch.zeros(2), torch.ones(2)
+    >>> frechet_distance(zero, torch.eye(2), one, 4 * torch.eye(2))
+    tensor(4., dtype=torch.float64)
+    """
+    mean_x, cov_x, mean_y, cov_y = (t.double() for t in (mean_x, cov_x, mean_y, cov_y))
+    # The eigenvalues of Cx Cy are those of the symmetric Cx^1/2 Cy Cx^1/2, and of the same in Cx's eigenvectors: two
+    # symmetric problems in the place of a general one, and no complex numbers.
+    values, vectors = torch.linalg.eigh(cov_x)
+    root = vectors * values.clamp(min=0).sqrt()  # root root' = Cx
+    trace = torch.linalg.eigvalsh(root.T @ cov_y @ root).clamp(min=0).sqrt().sum()
+    distance = (mean_x - mean_y).square().sum() + cov_x.trace() + cov_y.trace() - 2 * trace
+    return distance.clamp(min=0)
+
+
+def kernel_distance(
+    x: Tensor,
+    y: Tensor,
+    num_subsets: int = 100,
+    subset_size: int = 1000,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Squared maximum mean discrepancy under the kernel $(x \cdot y / F + 1)^3$, without bias, averaged over subsets.
+
+    $\frac{1}{n(n-1)} \sum_{i \ne j} (k(x_i, x_j) + k(y_i, y_j)) - \frac{2}{n^2} \sum_{i,j} k(x_i, y_j)$
+    (Bińkowski et al. 2018, section 4); it can be negative.
+
+    Args:
+        x: features, `(N, F)`.
+        y: features, `(M, F)`.
+        num_subsets: how many pairs of subsets; the subsets of one pair have no row twice.
+        subset_size: n, 2 to the smaller of N and M.
+        generator: draws the subsets; the global one if None.
+
+    Returns:
+        Mean and (population) standard deviation over the subsets, scalars, float64.
+
+    Raises:
+        DataError: if there are fewer rows than a subset takes.
+
+    >>> kernel_distance(torch.zeros(2, 1), torch.ones(2, 1), subset_size=2)  # 1 + 8 - 2 * 1
+    (tensor(7., dtype=torch.float64), tensor(0., dtype=torch.float64))
+    """
+    if not 2 <= subset_size <= min(len(x), len(y)):
+        raise DataError(
+            f"The kernel distance got {len(x)} and {len(y)} rows for subsets of {subset_size}; give at least as many "
+            f"samples, or a subset_size of 2 to {min(len(x), len(y))}."
+        )
+    x, y = x.double(), y.double()
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / x.shape[1] + 1) ** 3
+
+    def subset(rows: Tensor) -> Tensor:
+        device = None if generator is None else generator.device
+        return rows[torch.randperm(len(rows), generator=generator, device=device)[:subset_size].to(rows.device)]
+
+    distances = []
+    for _ in range(num_subsets):
+        a, b = subset(x), subset(y)
+        within = sum(k.sum() - k.trace() for k in (kernel(a, a), kernel(b, b))) / (subset_size - 1)
+        distances.append((within - 2 * kernel(a, b).sum() / subset_size) / subset_size)
+    result = torch.stack(distances)
+    return result.mean(), result.std(correction=0)
+
+
+def inception_score(logits: Tensor, splits: int = 10) -> tuple[Tensor, Tensor]:
+    r"""How sure a classifier is of each image, and how various the images are: $\exp E_x KL(p(y|x) \| p(y))$.
+
+    $p(y)$ is the mean over one split (Salimans et al. 2016, section 4). The splits are consecutive, as in the authors'
+    code: nothing is shuffled.
+
+    Args:
+        logits: in the order of generation, `(N, K)`.
+        splits: how many groups; each is scored by itself.
+
+    Returns:
+        Mean and population standard deviation over the splits, scalars from 1 to K, float64.
+
+    Raises:
+        DataError: if there are fewer rows than splits.
+
+    >>> inception_score(1000 * torch.eye(5), splits=1)
+    (tensor(5.0000, dtype=torch.float64), tensor(0., dtype=torch.float64))
+    """
+    number = len(logits)
+    if not 1 <= splits <= number:
+        raise DataError(
+            f"The Inception score got {number} samples for {splits} splits; give at least as many samples, or fewer "
+            "splits."
+        )
+    probabilities = logits.double().softmax(1)
+    scores = []
+    for i in range(splits):
+        given = probabilities[i * number // splits : (i + 1) * number // splits]
+        marginal = given.mean(0)
+        # xlogy(0, 0) is 0: a class that never comes adds nothing.
+        divergence = torch.xlogy(given, given).sum(1).mean() - torch.xlogy(marginal, marginal).sum()
+        scores.append(divergence.exp())
+    result = torch.stack(scores)
+    return result.mean(), result.std(correction=0)
