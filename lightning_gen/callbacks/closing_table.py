@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,9 @@ class ClosingTable(Callback):
             say(f"Pictures    {[picture for picture in pictures if picture.parent == folder][-1]}")
         if checkpoint:
             say(f"Checkpoint  {checkpoint}")
-            say("Next        " + f"lightning-gen sample --ckpt_path {checkpoint} --num_samples 64 --output grid.png")
-            say("            " + f"lightning-gen test --ckpt_path {checkpoint}")
+            quoted = shlex.quote(checkpoint)
+            say(f"Next        lightning-gen sample --ckpt_path {quoted} --num_samples 64 --output grid.png")
+            say(f"            lightning-gen test --ckpt_path {quoted}")
 
 
 def figure_table(histories: dict[str, list[Figure]]) -> Table:

@@ -17,23 +17,17 @@ from tests.digits import quiet_trainer
 class MeanPixel(SampleMetric):
     """Mean pixel of the samples less that of the reference; counts what it is given."""
 
+    short_name, needs_features = "mean_pixel", False
+
     def __init__(self) -> None:
         super().__init__()
         for role in ("generated", "reference", "tuning"):
             self.add_state(f"{role}_sum", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
             self.add_state(f"{role}_count", torch.tensor(0), dist_reduce_fx="sum")
 
-    @property
-    def name(self) -> str:
-        return "mean_pixel"
-
     def update(self, samples: Samples, batch: Any = None, role: str = "generated") -> None:
         setattr(self, f"{role}_sum", getattr(self, f"{role}_sum") + samples.images.double().mean((1, 2, 3)).sum())
         setattr(self, f"{role}_count", getattr(self, f"{role}_count") + len(samples.images))
-
-    def reset_generated(self) -> None:
-        self.generated_sum, self.generated_count = self.generated_sum * 0, self.generated_count * 0
-        self._computed = None
 
     def compute(self) -> Tensor:
         self.counts = {role: int(getattr(self, f"{role}_count")) for role in ("generated", "reference", "tuning")}
@@ -43,11 +37,7 @@ class MeanPixel(SampleMetric):
 class MeanFeature(MeanPixel):
     """The same on features."""
 
-    needs_features = True
-
-    @property
-    def name(self) -> str:
-        return f"mean_feature_{self.extractor_name}"
+    short_name, needs_features = "mean_feature", True
 
     def update(self, samples: Samples, batch: Any = None, role: str = "generated") -> None:
         features = samples.features

@@ -38,7 +38,9 @@ def test_one_sampling_and_one_feature_pass_serve_all_metrics(tmp_path: Path) -> 
     )
     assert trainer.lightning_module.calls == 3 * [50, 50, 20], "not in the sanity check, and once an epoch"
     assert extractor.num_images == 200 + 120 + 3 * 120, "held-out images once, training images once, samples each epoch"
-    assert all(metric.counts == {"generated": 120, "reference": 200, "tuning": 200} for metric in metrics)
+    assert metrics[0].counts == {"generated": 120, "reference": 200, "tuning": 200}
+    assert metrics[1].counts == metrics[2].counts == {"generated": 120, "reference": 200, "tuning": 0}
+    assert evaluation.figures[1].protocol == "120 samples on halves, 200 val images"
 
 
 def test_figures_are_what_the_samples_give_and_are_logged(tmp_path: Path) -> None:
