@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -108,16 +109,17 @@ class ClosingTable(Callback):
             say(f"Pictures    {[picture for picture in pictures if picture.parent == folder][-1]}")
         if checkpoint:
             say(f"Checkpoint  {checkpoint}")
-            say("Next        " + f"lightning-gen sample --ckpt_path {checkpoint} --num_samples 64 --output grid.png")
-            say("            " + f"lightning-gen test --ckpt_path {checkpoint}")
+            quoted = shlex.quote(checkpoint)
+            say(f"Next        lightning-gen sample --ckpt_path {quoted} --num_samples 64 --output grid.png")
+            say(f"            lightning-gen test --ckpt_path {quoted}")
 
 
 def figure_table(histories: dict[str, list[Figure]]) -> Table:
     """One row for each figure: the last value, with the first beside it."""
-    table = Table("figure", title_justify="left")
-    columns = ["value", "first epoch", "real images"]
-    for column in columns:
-        table.add_column(column, justify="right")
+    table = Table()
+    table.add_column("figure", no_wrap=True)
+    for column in ("value", "first epoch", "real images"):
+        table.add_column(column, justify="right", no_wrap=column == "value")
     table.add_column("protocol")
     for name, history in histories.items():
         first, last = history[0], history[-1]

@@ -15,8 +15,8 @@ class RandomState(Callback):
     """Keep the random state of every rank in the checkpoints, and put it back when `fit` resumes.
 
     A run resumed from a checkpoint at the end of an epoch then ends in the weights of an uninterrupted one, bit for
-    bit. Two things are out of reach: a checkpoint from the middle of an epoch (the loader starts a new order), and the
-    state inside persistent workers of a loader.
+    bit. Such a checkpoint is what `ModelCheckpoint(save_on_train_epoch_end=True)` writes; one from within an epoch, or
+    from the end of validation, starts a new order of the data. Out of reach is the state inside persistent workers.
 
     On Ctrl-C, or when a cluster ends the job by SIGTERM, `interrupted.ckpt` is written beside the other checkpoints.
     """

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_gen._lightning import LightningModule, Trainer, pl
 from lightning_gen.callbacks.base import EvaluationCallback, Figure, Stage
 from lightning_gen.callbacks.progress import progress
-from lightning_gen.errors import LightningGenError
+from lightning_gen.errors import DataError, LightningGenError
 from lightning_gen.metrics.base import SampleMetric, Samples
 from lightning_gen.models.base import Batch, Condition, GenerativeModule, as_batch
 from lightning_gen.nn.features import FeatureExtractor
@@ -24,6 +24,7 @@ class Score(NamedTuple):
 
     value: float
     standard_error: float | None
+    extractor: str  # " on digits", or nothing
     protocol: str
 
 
@@ -100,8 +101,8 @@ class SampleEvaluation(EvaluationCallback):
         samples = self._samples(batch[pl_module.data_key])
         for metric in self.metrics:
             metric.update(samples, batch, role="reference")
-            if not trainer.testing:
-                metric.update(samples, batch, role="tuning")
+        if not trainer.testing:
+            self._tune(samples.images, batch)
         self._num_reference += len(samples.images)
 
     def _finish_reference(self, trainer: Trainer, module: GenerativeModule) -> None:
@@ -109,11 +110,10 @@ class SampleEvaluation(EvaluationCallback):
         count = torch.tensor(float(self._num_reference), device=module.device)
         self._num_reference = int(trainer.strategy.reduce(count, reduce_op="sum"))
         self._reference_is_whole = True
-        if trainer.testing and (loader := fresh_loader(trainer, "val")) is not None:
+        looks_at_images = not all(metric.needs_features for metric in self.metrics)
+        if trainer.testing and looks_at_images and (loader := fresh_loader(trainer, "val")) is not None:
             for images, batch in self._read(trainer, module, loader):
-                samples = self._samples(images)
-                for metric in self.metrics:
-                    metric.update(samples, batch, role="tuning")
+                self._tune(images.float(), batch)
         if (loader := fresh_loader(trainer, "train")) is not None:
             self._real = self._score(self._read(trainer, module, loader, self.num_samples))
             self._num_real = self._num_read
@@ -138,11 +138,17 @@ class SampleEvaluation(EvaluationCallback):
                 if self._num_read == limit:
                     break
 
+    def _tune(self, images: Tensor, batch: Batch) -> None:
+        """Give images to the metrics that may choose something on them: those that look at images, not features."""
+        for metric in self.metrics:
+            if not metric.needs_features:
+                metric.update(Samples(images), batch, role="tuning")
+
     def _samples(self, images: Tensor) -> Samples:
         """Images with what the extractor sees in them."""
         images = images.float()
         if self.extractor is None or not any(metric.needs_features for metric in self.metrics):
-            return Samples(images, None, None)
+            return Samples(images)
         with torch.no_grad():
             return Samples(images, *self.extractor(images))
 
@@ -154,15 +160,20 @@ class SampleEvaluation(EvaluationCallback):
         if not self._reference_is_whole:
             self._finish_reference(trainer, pl_module)
         for name, score in self._score(self._generate(trainer, pl_module)).items():
-            protocol = [f"{self.num_samples} samples", f"{self._num_reference} {stage} images", score.protocol]
-            if self._real and self._num_real < self.num_samples:
+            real = self._real.get(name)
+            protocol = [f"{self.num_samples} samples{score.extractor}", f"{self._num_reference} {stage} images"]
+            if score.protocol:
+                protocol.append(score.protocol)
+            if stage == "val" and "chosen on" in score.protocol:  # Flattering, and so to be said.
+                protocol.append("the same that are scored")
+            if real is not None and self._num_real < self.num_samples:
                 protocol.append(f"real: only {self._num_real} training images")
             figure = Figure(
                 name=f"{stage}/{name}",
                 value=score.value,
                 standard_error=score.standard_error,
-                real=self._real[name].value if self._real else None,
-                protocol=", ".join(filter(None, protocol)),
+                real=None if real is None else real.value,
+                protocol=", ".join(protocol),
                 stage=stage,
                 epoch=trainer.current_epoch,
             )
@@ -170,7 +181,7 @@ class SampleEvaluation(EvaluationCallback):
             pl_module.log(figure.name, figure.value, sync_dist=True)
 
     def _score(self, batches: Iterable[tuple[Tensor, Condition | None]]) -> dict[str, Score]:
-        """Run all metrics over images in the place of the generated ones."""
+        """Run all metrics over images in the place of the generated ones; one that lacks images is left out."""
         for metric in self.metrics:
             metric.reset_generated()
         for images, batch in batches:
@@ -179,8 +190,13 @@ class SampleEvaluation(EvaluationCallback):
                 metric.update(samples, None if batch is None else dict(batch), role="generated")
         scores = {}
         for metric in self.metrics:
-            value = metric.compute().item()
-            scores[metric.name] = Score(value, metric.standard_error, metric.protocol)
+            try:
+                value = metric.compute().item()
+            except DataError as error:
+                pl.utilities.rank_zero_warn(f"{metric.name} is left out: {error}")
+                continue
+            extractor = f" on {metric.extractor_name}" if metric.needs_features else ""
+            scores[metric.name] = Score(value, metric.standard_error, extractor, metric.protocol)
         return scores
 
     def _generate(self, trainer: Trainer, module: GenerativeModule) -> Iterator[tuple[Tensor, Condition | None]]:

@@ -1,0 +1,126 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+
+from lightning_gen._lightning import pl
+from lightning_gen.callbacks import ImageWriter, LatentManifold, SampleGrid
+from lightning_gen.callbacks.files import image_grid, whole_file, write_png
+from lightning_gen.datamodules import DigitsDataModule
+from lightning_gen.errors import LightningGenError
+from lightning_gen.models import VAE
+from tests.callbacks.runs import LabelledVAE, fit, small_gan, small_vae
+from tests.digits import quiet_trainer
+
+
+def pixels(path: Path) -> torch.Tensor:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return pil_to_tensor(image)
+
+
+def test_a_grid_in_each_epoch_from_the_same_noise(tmp_path: Path) -> None:
+    logger = pl.loggers.TensorBoardLogger(tmp_path, name=None)
+    grid = SampleGrid(num_samples=6, num_columns=3)
+    trainer = fit([grid], lambda: LabelledVAE(hidden_size=8), epochs=2, logger=logger, limit_test_batches=1)
+    trainer.test(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
+    folder = tmp_path / "version_0" / "samples"
+    assert sorted(path.name for path in folder.iterdir()) == ["epoch=0000.png", "epoch=0001.png", "test.png"]
+    assert grid.pictures == [folder / "test.png"]
+    for path in folder.iterdir():
+        assert pixels(path).shape == (3, 2 * 28 + 3 * 2, 3 * 28 + 4 * 2)
+
+    # What the picture shows: the final model's samples from seed 0, under the first held-out labels.
+    labels = next(iter(trainer.datamodule.val_dataloader()))["label"][:6]
+    model = trainer.lightning_module
+    expected = model.sample(6, {"label": labels}, generator=torch.Generator().manual_seed(0))
+    shown = pixels(folder / "epoch=0001.png")[:1, 2:30, 32:60] / 255
+    torch.testing.assert_close(shown, expected[1], atol=0.5 / 255 + 1e-6, rtol=0)
+
+    logger.experiment.flush()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "version_0"), size_guidance={"images": 0}).Reload()
+    assert [event.step for event in events.Images("val/samples")] == [0, 1]
+    assert [event.step for event in events.Images("test/samples")] == [2], "two epochs have passed"
+
+
+def test_a_logger_that_logs_images_gets_them(tmp_path: Path) -> None:
+    class Pictures(pl.loggers.CSVLogger):
+        seen: list[Any] = []
+
+        def log_image(self, key: str, images: list[Any], caption: list[str]) -> None:
+            self.seen.append((key, tuple(images[0].shape), caption))
+
+    fit([SampleGrid(2, num_columns=2)], epochs=1, limit_train_batches=1, logger=Pictures(tmp_path))
+    assert Pictures.seen == [("val/samples", (3, 32, 62), ["epoch 0"])]
+
+
+def test_the_manifold_runs_over_equal_shares_of_the_prior(tmp_path: Path) -> None:
+    class Coordinates(VAE):
+        """Shows the probability below each latent variable in its left and right half."""
+
+        def decode(self, z: torch.Tensor, condition: Any = None) -> torch.Tensor:
+            share = torch.special.ndtr(z)
+            images = torch.zeros(len(z), 1, 28, 28)
+            images[..., :14], images[..., 14:] = share[:, 0, None, None, None], share[:, 1, None, None, None]
+            return images
+
+    make = lambda: Coordinates(hidden_size=4, latent_dim=2)  # noqa: E731
+    fit([LatentManifold(num_columns=5)], make, epochs=1, limit_train_batches=1, default_root_dir=tmp_path)
+    picture = pixels(tmp_path / "manifold" / "epoch=0000.png")[0] / 255
+    assert picture.shape == (5 * 28, 5 * 28)
+    rows, columns = picture[14::28, 7::28], picture[14::28, 21::28]
+    shares = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])
+    torch.testing.assert_close(rows, shares[:, None].expand(5, 5), atol=1 / 255, rtol=0)
+    torch.testing.assert_close(columns, shares[None].expand(5, 5), atol=1 / 255, rtol=0)
+
+
+def test_the_manifold_refuses_other_models() -> None:
+    with pytest.raises(LightningGenError, match=r"VAE has latent_dim=3; set model.latent_dim to 2"):
+        fit([LatentManifold()], lambda: VAE(latent_dim=3))
+    with pytest.raises(LightningGenError, match=r"GAN has latent_dim=4"):
+        fit([LatentManifold()], small_gan)
+
+
+def test_predict_writes_one_file_for_each_sample(tmp_path: Path) -> None:
+    data = DigitsDataModule(batch_size=20)
+    trainer = quiet_trainer(callbacks=[ImageWriter(str(tmp_path / "new" / "images"))], limit_predict_batches=3)
+    predictions = torch.cat(trainer.predict(small_vae(), data))
+    files = sorted((tmp_path / "new" / "images").iterdir())
+    assert [path.name for path in files] == [f"{index:06d}.png" for index in range(60)]
+    for path, image in zip(files, predictions, strict=True):
+        assert torch.equal(pixels(path), image.mul(255).round().byte())
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    trainer = quiet_trainer(callbacks=[ImageWriter(str(tmp_path / "file" / "images"))])
+    with pytest.raises(LightningGenError, match=r"cannot be written to .*file/images \(Not a directory\)"):
+        trainer.predict(small_vae(), DigitsDataModule())
+
+
+def test_files_are_whole_or_not_there(tmp_path: Path) -> None:
+    def write(text: str, fail: bool) -> None:
+        with whole_file(tmp_path / "new" / "file.txt") as path:
+            path.write_text(text)
+            assert not fail, "half-written"
+
+    with pytest.raises(AssertionError, match="half-written"):
+        write("half", fail=True)
+    assert list((tmp_path / "new").iterdir()) == []
+    write("whole", fail=False)
+    assert [path.read_text() for path in (tmp_path / "new").iterdir()] == ["whole"]
+
+
+def test_colour_grey_and_videos(tmp_path: Path) -> None:
+    for shape in [(1, 5, 7), (3, 5, 7)]:
+        image = torch.rand(shape)
+        write_png(image, tmp_path / "image.png")
+        assert torch.equal(pixels(tmp_path / "image.png"), image.mul(255).round().byte())
+    videos = torch.rand(4, 3, 6, 8, 8)  # (N, C, T, H, W)
+    strip = image_grid(videos, num_columns=1, padding=0)
+    assert torch.equal(strip[:, 8:16, 24:32], videos[1, :, 3])

@@ -1,0 +1,151 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_gen._lightning import Callback, pl, seed_everything
+from lightning_gen.callbacks import RandomState
+from tests.callbacks.run_to_kill import run
+from tests.callbacks.runs import assert_bit_equal, fit, small_vae
+from tests.digits import quiet_trainer, training_digits
+
+
+def start(folder: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-u", "-m", "tests.callbacks.run_to_kill", str(folder), "-", "0.3"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(process: "subprocess.Popen[str]", text: str) -> None:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return
+    raise AssertionError("".join(lines))
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """Drawn pixels, a shuffle, a sampled posterior, validation between: all from the state of the killed run."""
+    for name in ("straight", "killed", "without"):
+        (tmp_path / name).mkdir()
+    run(tmp_path / "straight", None, 0)
+    process = start(tmp_path / "killed")
+    wait_for(process, "batch 2 1")  # Two epochs are on disk, and a third has begun.
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    assert checkpoint["epoch"] == 1
+    run(tmp_path / "killed", str(last), 0)
+    straight, resumed = (torch.load(tmp_path / name / "end.pt", weights_only=True) for name in ("straight", "killed"))
+    assert_bit_equal(straight, resumed)
+
+    del checkpoint["callbacks"]["RandomState"]
+    torch.save(checkpoint, tmp_path / "without.ckpt")
+    run(tmp_path / "without", str(tmp_path / "without.ckpt"), 0)
+    without = torch.load(tmp_path / "without" / "end.pt", weights_only=True)
+    assert not torch.equal(without["decoder.head.weight"], straight["decoder.head.weight"]), "the test tests nothing"
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_resumes(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    wait_for(process, "batch 1 2")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    path = tmp_path / "checkpoints" / "interrupted.ckpt"
+    assert f"Stopped in epoch 1; go on with --ckpt_path {path}" in output
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["epoch"] == 1
+    done = checkpoint["global_step"]
+    assert 6 < done < 12
+
+    class Batches(Callback):
+        count = 0
+
+        def on_train_batch_end(self, *args: Any) -> None:
+            self.count += 1
+
+    trainer = fit([RandomState(), batches := Batches()], epochs=4, ckpt_path=path, default_root_dir=tmp_path)
+    assert trainer.current_epoch == 4
+    assert trainer.global_step == 24 == done + batches.count
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_only_what_was_stopped_from_outside_is_saved(error: type[BaseException], tmp_path: Path) -> None:
+    class Breaks(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 2:
+                raise error
+
+    with pytest.raises((ValueError, SystemExit)):
+        fit([RandomState(), Breaks()], default_root_dir=tmp_path)
+    assert (tmp_path / "checkpoints" / "interrupted.ckpt").exists() == (error is KeyboardInterrupt)
+
+
+def test_a_test_does_not_touch_the_random_state(tmp_path: Path) -> None:
+    save = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
+    trainer = fit([RandomState(), save], epochs=1, default_root_dir=tmp_path, enable_checkpointing=True)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]["RandomState"]["ranks"][0]
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+
+    class State(Callback):
+        def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+            self.state = torch.get_rng_state()
+
+    trainer.callbacks.append(state := State())
+    trainer.test(small_vae(), trainer.datamodule, ckpt_path=tmp_path / "last.ckpt", verbose=False)
+    assert not torch.equal(state.state, saved["torch"])
+    assert len(before) == len(saved["torch"])
+
+
+class Draws(Callback):
+    """The random numbers that training ends with."""
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.draws = trainer.strategy.all_gather(torch.rand(3))
+
+
+def _train_on_rank(rank: int, port: int, folder: Path) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank))
+    os.environ.update(LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2", TORCHELASTIC_RUN_ID="test")
+    torch.set_num_threads(1)
+    loader = torch.utils.data.DataLoader(training_digits()[:64].round(), batch_size=16)
+    ends = []
+    for epochs, ckpt_path in ((2, None), (1, None), (2, folder / "last.ckpt")):
+        seed_everything(7, verbose=False)
+        save = pl.callbacks.ModelCheckpoint(folder, save_last=True, enable_version_counter=False)
+        callbacks = [RandomState(), draws := Draws(), *([save] if epochs == 1 else [])]
+        trainer = quiet_trainer(
+            callbacks=callbacks, max_epochs=epochs, devices=2, strategy="ddp", limit_val_batches=0,
+            enable_checkpointing=epochs == 1, default_root_dir=folder,
+        )  # fmt: skip
+        trainer.fit(small_vae(), loader, ckpt_path=ckpt_path)
+        ends.append((draws.draws, trainer.lightning_module.state_dict()))
+    if rank == 0:
+        torch.save(ends, folder / "ends.pt")
+
+
+def test_every_rank_has_its_own_state(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_train_on_rank, (port, tmp_path), nprocs=2)
+    straight, _, resumed = torch.load(tmp_path / "ends.pt", weights_only=True)
+    assert torch.equal(straight[0], resumed[0])
+    assert not torch.equal(straight[0][0], straight[0][1])
+    assert_bit_equal(straight[1], resumed[1])
+    checkpoint = tmp_path / "last.ckpt"
+    assert len(torch.load(checkpoint, weights_only=True)["callbacks"]["RandomState"]["ranks"]) == 2
+    loader = torch.utils.data.DataLoader(training_digits()[:64].round(), batch_size=32)
+    trainer = quiet_trainer(callbacks=[RandomState()], max_epochs=2, limit_val_batches=0)
+    with pytest.warns(UserWarning, match=r"random state of 2 process\(es\) and 1 go on"):
+        trainer.fit(small_vae(), loader, ckpt_path=checkpoint)

@@ -1,0 +1,175 @@
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_gen._lightning import pl
+from lightning_gen.callbacks import SampleEvaluation
+from lightning_gen.datamodules import DigitsDataModule
+from lightning_gen.errors import LightningGenError
+from lightning_gen.models import VAE
+from tests.callbacks.runs import Halves, LabelledVAE, MeanFeature, MeanPixel, fit
+from tests.digits import held_out_digits, quiet_trainer, training_digits
+
+
+class CallsOfSample(VAE):
+    """Counts the samples drawn, and notes the mode before and after."""
+
+    def sample(self, num_samples: int, *args: Any, **kwargs: Any) -> Tensor:
+        self.calls = [*getattr(self, "calls", []), num_samples]
+        return super().sample(num_samples, *args, **kwargs)
+
+
+def test_one_sampling_and_one_feature_pass_serve_all_metrics(tmp_path: Path) -> None:
+    metrics, extractor = [MeanPixel(), MeanFeature(), MeanFeature()], Halves()
+    evaluation = SampleEvaluation(metrics, num_samples=120, extractor=extractor, batch_size=50)
+    trainer = fit(
+        [evaluation],
+        lambda: CallsOfSample(hidden_size=8, latent_dim=2),
+        epochs=3,
+        default_root_dir=tmp_path,
+        num_sanity_val_steps=2,
+    )
+    assert trainer.lightning_module.calls == 3 * [50, 50, 20], "not in the sanity check, and once an epoch"
+    assert extractor.num_images == 200 + 120 + 3 * 120, "held-out images once, training images once, samples each epoch"
+    assert metrics[0].counts == {"generated": 120, "reference": 200, "tuning": 200}
+    assert metrics[1].counts == metrics[2].counts == {"generated": 120, "reference": 200, "tuning": 0}
+    assert evaluation.figures[1].protocol == "120 samples on halves, 200 val images"
+
+
+def test_figures_are_what_the_samples_give_and_are_logged(tmp_path: Path) -> None:
+    evaluation = SampleEvaluation([MeanPixel()], num_samples=100, batch_size=100, seed=3)
+    checkpoint = pl.callbacks.ModelCheckpoint(tmp_path, monitor="val/mean_pixel", save_top_k=1)
+    arguments = {"limit_train_batches": 6, "limit_val_batches": 4, "enable_checkpointing": True}
+    trainer = fit([evaluation, checkpoint], epochs=2, default_root_dir=tmp_path, **arguments)
+    model = trainer.lightning_module
+    samples = model.sample(100, generator=torch.Generator().manual_seed(3))
+    held_out = torch.cat([batch["image"] for batch in trainer.datamodule.val_dataloader()])[:200]
+    figure = evaluation.figures[-1]
+    assert figure.value == pytest.approx((samples.double().mean() - held_out.double().mean()).item(), abs=1e-7)
+    assert trainer.callback_metrics["val/mean_pixel"].item() == pytest.approx(figure.value)
+    assert checkpoint.best_model_score is not None
+    assert [f.epoch for f in evaluation.figures] == [0, 1]
+    assert figure.protocol == "100 samples, 200 val images"
+    # Real images in the place of the samples are as bright as the held-out ones.
+    assert figure.real is not None
+    assert abs(figure.real) < 0.01 < abs(evaluation.figures[0].value)
+
+
+@pytest.mark.parametrize(("every", "epochs", "expected"), [(1, 3, [0, 1, 2]), (2, 4, [0, 2, 3]), (5, 3, [0, 2])])
+def test_the_first_every_nth_and_the_last_epoch(every: int, epochs: int, expected: list[int], tmp_path: Path) -> None:
+    evaluation = SampleEvaluation([MeanPixel()], num_samples=10, every_n_epochs=every)
+    fit([evaluation], epochs=epochs, limit_train_batches=1, limit_val_batches=1, default_root_dir=tmp_path)
+    assert [figure.epoch for figure in evaluation.figures] == expected
+
+
+def test_a_test_is_against_test_images_and_tunes_on_validation_images(tmp_path: Path) -> None:
+    metric = MeanPixel()
+    evaluation = SampleEvaluation([metric], num_samples=5000, batch_size=1000)
+    trainer = fit([evaluation], epochs=1, limit_train_batches=2, default_root_dir=tmp_path)
+    assert evaluation.figures[0].protocol == "5000 samples, 200 val images, real: only 4000 training images"
+    trainer.test(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
+    assert metric.counts == {"generated": 5000, "reference": 200, "tuning": 500}
+    (figure,) = evaluation.figures
+    assert (figure.name, figure.stage) == ("test/mean_pixel", "test")
+    assert "test/mean_pixel" in trainer.callback_metrics
+
+
+def test_conditions_are_those_of_the_held_out_images_cycled(tmp_path: Path) -> None:
+    class Labels(MeanPixel):
+        seen: list[Tensor] = []
+
+        def update(self, samples: Any, batch: Any = None, role: str = "generated") -> None:
+            if role == "generated":
+                self.seen.append((samples.images[:, 0, 0, 0] * 10).round().long())
+            super().update(samples, batch, role)
+
+    metric = Labels()
+    model = lambda: LabelledVAE(hidden_size=8, latent_dim=2)  # noqa: E731
+    evaluation = SampleEvaluation([metric], num_samples=130, batch_size=60)
+    trainer = fit([evaluation], model, epochs=1, limit_val_batches=2, default_root_dir=tmp_path)
+    held_out = torch.cat([batch["label"] for batch in trainer.datamodule.val_dataloader()])[:100]
+    drawn = torch.cat(metric.seen)[-130:]
+    assert torch.equal(drawn, torch.cat([held_out, held_out[:30]]))
+
+
+def test_foreign_loaders_without_a_data_module(tmp_path: Path) -> None:
+    """Tuples, and training workers that live on: the trainer's own iterator is left alone."""
+    train = TensorDataset(training_digits()[:200].round(), torch.zeros(200))
+    held_out = DataLoader(TensorDataset(held_out_digits()[:50].round()), batch_size=25)
+    seen = []
+
+    class Seen(VAE):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            seen.append(batch[0])
+            return super().training_step(batch, batch_idx)
+
+    evaluation = SampleEvaluation([metric := MeanPixel()], num_samples=80, batch_size=50)
+    loader = DataLoader(train, 50, shuffle=True, num_workers=1, persistent_workers=True)
+    trainer = quiet_trainer(max_epochs=2, callbacks=[evaluation], default_root_dir=tmp_path, val_check_interval=2)
+    trainer.fit(Seen(hidden_size=8, latent_dim=2), loader, held_out)
+    assert len(evaluation.figures) == 4
+    assert evaluation.figures[0].real is not None
+    for epoch in (seen[:4], seen[4:]):
+        rows = torch.cat(epoch).flatten(1).sort(0).values
+        assert torch.equal(rows, train.tensors[0].flatten(1).sort(0).values), "an epoch did not see every image once"
+    with pytest.warns(UserWarning, match="has no train images here"):
+        trainer.test(trainer.lightning_module, held_out, verbose=False)
+    assert metric.counts["tuning"] == 0
+
+
+def test_an_extractor_is_asked_for() -> None:
+    with pytest.raises(LightningGenError, match=r"MeanFeature compares features .* extractor"):
+        SampleEvaluation([MeanFeature()])
+    with pytest.raises(LightningGenError, match="num_samples=0"):
+        SampleEvaluation([MeanPixel()], num_samples=0)
+
+
+def test_missing_labels_are_named(tmp_path: Path) -> None:
+    trainer = quiet_trainer(max_epochs=1, callbacks=[SampleEvaluation([MeanPixel()])], num_sanity_val_steps=0)
+    images = DataLoader(held_out_digits()[:20].round(), batch_size=10)
+    with pytest.raises(LightningGenError, match="LabelledVAE is sampled under 'label'"):
+        trainer.fit(LabelledVAE(hidden_size=4), images, images)
+
+
+def test_no_validation_is_said(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="SampleEvaluation runs at the end of validation, and this run has none"):
+        fit([SampleEvaluation([MeanPixel()])], epochs=1, limit_train_batches=1, limit_val_batches=0)
+
+
+def _evaluate_on_rank(rank: int, ranks: int, port: int, path: Path) -> None:
+    if ranks > 1:
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE=str(ranks), RANK=str(rank))
+        os.environ.update(LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(ranks), TORCHELASTIC_RUN_ID="test")
+    torch.set_num_threads(1)
+    torch.manual_seed(5)
+    model = VAE(hidden_size=8, latent_dim=2, decoder="gaussian", num_importance_samples=1, init_std=0.3)
+    evaluation = SampleEvaluation([metric := MeanPixel()], num_samples=130, batch_size=40)
+    data = DigitsDataModule(batch_size=50)
+    trainer = quiet_trainer(
+        callbacks=[evaluation], devices=ranks, strategy="ddp" if ranks > 1 else "auto", default_root_dir=path
+    )
+    trainer.test(model, data, verbose=False)
+    if trainer.is_global_zero:
+        figure = evaluation.figures[0]
+        (path / f"{ranks}.json").write_text(json.dumps([*figure, metric.counts]))
+
+
+def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_evaluate_on_rank, (2, port, tmp_path), nprocs=2)
+    _evaluate_on_rank(0, 1, port, tmp_path)
+    one, two = (json.loads((tmp_path / f"{ranks}.json").read_text()) for ranks in (1, 2))
+    assert one[0] == two[0] == "test/mean_pixel"
+    assert one[1] == pytest.approx(two[1], abs=1e-9)  # the samples
+    assert one[3] == pytest.approx(two[3], abs=1e-9)  # real images
+    assert one[4] == two[4]
+    assert one[-1] == two[-1] == {"generated": 130, "reference": 500, "tuning": 500}
