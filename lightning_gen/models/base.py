@@ -50,25 +50,81 @@ def as_batch(batch: Any) -> Batch:
     )
 
 
-class GenerativeModule(LightningModule):
-    """Base of all models: a LightningModule that can be sampled.
-
-    Images cross its borders as float32 in [0, 1], `(N, C, H, W)`; videos `(N, C, T, H, W)`.
+class ImageModule(LightningModule):
+    """A LightningModule on images: it names and checks its batches, and its checkpoints load by themselves.
 
     Attributes:
         image_shape: `(C, H, W)` or `(C, T, H, W)` of one image or video.
-        condition_keys: the batch keys that a condition holds; empty for an unconditional model.
-        data_key: the batch key of what is generated, `image` or `video`.
+        data_key: the batch key of the images or videos, `image` or `video`.
     """
 
     image_shape: tuple[int, ...]
-    condition_keys: tuple[str, ...] = ()
     data_key: Literal["image", "video"] = "image"
-    initialized: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self._modes_checked: set[bool] = set()
+
+    def as_batch(self, batch: Any) -> Batch:
+        """Name a batch's tensors; the first one in training and the first in evaluation are checked.
+
+        Raises:
+            DataError: if the images have another shape than `image_shape`, or values that are not in [0, 1].
+        """
+        batch = as_batch(batch)
+        if self.training not in self._modes_checked:  # Once each: reading a range waits for the device.
+            self.check_batch(batch)
+            self._modes_checked.add(self.training)
+        return batch
+
+    def check_batch(self, batch: Batch) -> None:
+        """Check what a batch holds against what the model takes; models with labels or codes check more."""
+        if self.data_key not in batch:
+            raise DataError(f"The batch holds {sorted(batch)}; {type(self).__name__} needs {self.data_key!r}.")
+        images = batch[self.data_key]
+        if tuple(images.shape[1:]) != tuple(self.image_shape):
+            raise DataError(
+                f"The data have the shape {tuple(images.shape[1:])}, the model was made for image_shape="
+                f"{tuple(self.image_shape)}; give both the same (the command line does, if image_shape is not given)."
+            )
+        low, high = images.min().item(), images.max().item()
+        if not (low >= 0 and high <= 1):  # NaN fails too.
+            raise DataError(
+                f"Pixel values lie in [{low:g}, {high:g}]; expected floats in [0, 1] (divide 8-bit values by 255)."
+            )
+
+    def setup(self, stage: str) -> None:
+        """Give each rank its own random stream: after `seed_everything` all of them would draw the same noise.
+
+        Here and not in `on_fit_start`, which comes after the random state of a checkpoint has been restored.
+        """
+        if stage == "fit" and self.trainer.world_size > 1:
+            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only hyper-parameters that `__init__` accepts, and the class path to load them with."""
+        accepted = inspect.signature(type(self).__init__).parameters
+        given = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = {
+            **{key: value for key, value in given.items() if key in accepted},
+            "_class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+        }
+
+
+class GenerativeModule(ImageModule):
+    """Base of all generative models: a module that can be sampled.
+
+    Images cross its borders as float32 in [0, 1], `(N, C, H, W)`; videos `(N, C, T, H, W)`.
+
+    Attributes:
+        condition_keys: the batch keys that a condition holds; empty for an unconditional model.
+    """
+
+    condition_keys: tuple[str, ...] = ()
+    initialized: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
         if type(self).initialize_from is not GenerativeModule.initialize_from:
             self.register_buffer("initialized", torch.tensor(False))
 
@@ -131,36 +187,6 @@ class GenerativeModule(LightningModule):
             for module in training:
                 module.training = True
 
-    # Data -------------------------------------------------------------------------------------------------------
-
-    def as_batch(self, batch: Any) -> Batch:
-        """Name a batch's tensors; the first one in training and the first in evaluation are checked.
-
-        Raises:
-            DataError: if the images have another shape than `image_shape`, or values that are not in [0, 1].
-        """
-        batch = as_batch(batch)
-        if self.training not in self._modes_checked:  # Once each: reading a range waits for the device.
-            self.check_batch(batch)
-            self._modes_checked.add(self.training)
-        return batch
-
-    def check_batch(self, batch: Batch) -> None:
-        """Check what a batch holds against what the model takes; models with labels or codes check more."""
-        if self.data_key not in batch:
-            raise DataError(f"The batch holds {sorted(batch)}; {type(self).__name__} needs {self.data_key!r}.")
-        images = batch[self.data_key]
-        if tuple(images.shape[1:]) != tuple(self.image_shape):
-            raise DataError(
-                f"The data have the shape {tuple(images.shape[1:])}, the model was made for image_shape="
-                f"{tuple(self.image_shape)}; give both the same (the command line does, if image_shape is not given)."
-            )
-        low, high = images.min().item(), images.max().item()
-        if not (low >= 0 and high <= 1):  # NaN fails too.
-            raise DataError(
-                f"Pixel values lie in [{low:g}, {high:g}]; expected floats in [0, 1] (divide 8-bit values by 255)."
-            )
-
     def initialize_from(self, batches: Iterable[Any]) -> None:
         """Set what depends on the data (an output bias from pixel means, a reference batch), once before training.
 
@@ -168,14 +194,6 @@ class GenerativeModule(LightningModule):
         """
 
     # Lightning's hooks ------------------------------------------------------------------------------------------
-
-    def setup(self, stage: str) -> None:
-        """Give each rank its own random stream: after `seed_everything` all of them would draw the same noise.
-
-        Here and not in `on_fit_start`, which comes after the random state of a checkpoint has been restored.
-        """
-        if stage == "fit" and self.trainer.world_size > 1:
-            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
 
     def on_fit_start(self) -> None:
         """Run `initialize_from` once, on the first rank, and give its result to the others."""
@@ -199,15 +217,6 @@ class GenerativeModule(LightningModule):
         batch = as_batch(batch)
         condition = {key: batch[key] for key in self.condition_keys if key in batch}
         return self.sample(len(next(iter(batch.values()))), condition or None)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only hyper-parameters that `__init__` accepts, and the class path to load them with."""
-        accepted = inspect.signature(type(self).__init__).parameters
-        given = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = {
-            **{key: value for key, value in given.items() if key in accepted},
-            "_class_path": f"{type(self).__module__}.{type(self).__qualname__}",
-        }
 
 
 class LikelihoodModule(GenerativeModule):

