@@ -1,7 +1,8 @@
 """The models: one LightningModule per paper."""
 
 from lightning_gen.models.adversarial import AdversarialModule
-from lightning_gen.models.base import Batch, Condition, GenerativeModule, LikelihoodModule, as_batch
+from lightning_gen.models.base import Batch, Condition, GenerativeModule, ImageModule, LikelihoodModule, as_batch
+from lightning_gen.models.digit_classifier import DigitClassifier
 from lightning_gen.models.gan import GAN
 from lightning_gen.models.vae import VAE
 
@@ -11,7 +12,9 @@ __all__ = [
     "AdversarialModule",
     "Batch",
     "Condition",
+    "DigitClassifier",
     "GenerativeModule",
+    "ImageModule",
     "LikelihoodModule",
     "as_batch",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_gen._lightning import pl
 from lightning_gen.errors import DataError
 from lightning_gen.models.base import Batch, ImageModule, as_batch
 from lightning_gen.nn.digits import DigitNetwork
@@ -90,7 +91,7 @@ class DigitClassifier(ImageModule):
         """The most probable digit of each image, `(N,)`."""
         return self(as_batch(batch)["image"]).argmax(1)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         lr, weight_decay = self.hparams["lr"], self.hparams["weight_decay"]
         optimizer = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)

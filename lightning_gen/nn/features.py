@@ -133,7 +133,7 @@ class InceptionV3(FeatureExtractor):
                 )
         except (pickle.UnpicklingError, EOFError, RuntimeError, TypeError) as error:
             raise CheckpointError(
-                f"{path} does not hold torch-fidelity's Inception weights: it is damaged, or something else. Delete it, "
+                f"{path} does not hold torch-fidelity's Inception weights: it is damaged, or something else. Delete it "
                 "and give the right file or download=True."
             ) from error
         super().__init__(network)
@@ -158,5 +158,7 @@ def _cached_inception(download: bool) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path))  # Under a temporary name until it is whole.
         except OSError as error:
-            raise WeightsNotFoundError(f"Downloading the Inception weights to {path} failed ({error}); {remedy}.") from error
+            raise WeightsNotFoundError(
+                f"Downloading the Inception weights to {path} failed ({error}); {remedy}."
+            ) from error
     return path
