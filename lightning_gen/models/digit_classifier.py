@@ -1,7 +1,9 @@
 """The classifier of digits whose features and confidence judge the generative models.
 
-Supervised training on cross-entropy, with small random affine maps of the images: no label smoothing, because the
-probabilities themselves are used. See configs/digit_classifier/README.md.
+Supervised training on cross-entropy, with small random affine maps of the images. Its probabilities are used, so there
+is no label smoothing, and images that are no digits are trained to get all ten labels alike: outlier exposure
+(Hendrycks et al. 2019, https://arxiv.org/abs/1812.04606). A classifier that has seen digits alone finds one in a black
+image with probability 0.999. See configs/digit_classifier/README.md.
 """
 
 from __future__ import annotations
@@ -62,10 +64,21 @@ class DigitClassifier(ImageModule):
         maps = torch.eye(2, 3, device=images.device) + noise * limits
         return F.grid_sample(images, F.affine_grid(maps, list(images.shape), align_corners=False), align_corners=False)
 
+    def non_digits(self, images: Tensor) -> Tensor:
+        """Images that no digit should be seen in: the mean of every ten, and as many of noise of a random grain."""
+        tens = len(images) // 10
+        means = images[: 10 * tens].view(tens, 10, *images.shape[1:]).mean(1)  # (N / 10, 1, 28, 28)
+        grain = int(torch.randint(1, 29, ()))
+        noise = torch.rand(tens, 1, grain, grain, device=images.device)
+        noise = noise ** (4 * torch.rand(tens, 1, 1, 1, device=images.device))  # From mostly white to mostly black.
+        return torch.cat([means, F.interpolate(noise, images.shape[-2:], mode="bilinear")])
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Cross-entropy in nats, on augmented images."""
+        """Cross-entropy in nats, with the label of an augmented digit and with all ten labels alike for a non-digit."""
         batch = self.as_batch(batch)
-        loss = F.cross_entropy(self(self.augment(batch["image"])), batch["label"])
+        digits, others = self.augment(batch["image"]), self.non_digits(batch["image"])
+        targets = torch.cat([F.one_hot(batch["label"], 10), digits.new_full((len(others), 10), 0.1)])
+        loss = F.cross_entropy(self(torch.cat([digits, others])), targets)
         self.log("train/loss", loss)
         return loss
 

@@ -76,15 +76,28 @@ def test_scores_are_means_over_images_of_batches_of_any_size() -> None:
         assert scores[f"{stage}/loss"] == pytest.approx(loss.item())
 
 
-def test_training_minimises_the_cross_entropy_of_augmented_images(digits: Tensor) -> None:
+def test_non_digits_are_means_of_ten_digits_and_noise() -> None:
+    images = torch.rand(25, 1, 28, 28)
+    others = DigitClassifier().non_digits(images)
+    assert others.shape == (4, 1, 28, 28)  # Two groups of ten, five images over.
+    torch.testing.assert_close(others[0], sum(images[:10]) / 10)
+    torch.testing.assert_close(others[1], sum(images[10:20]) / 10)
+    assert others[2:].min() >= 0
+    assert others[2:].max() <= 1
+    assert (others[2] - others[3]).abs().max() > 0.01
+    assert len(DigitClassifier().non_digits(images[:9])) == 0
+
+
+def test_training_minimises_the_cross_entropy_from_the_labels_and_on_non_digits_from_all_alike() -> None:
     model = DigitClassifier().eval()
-    labels = torch.tensor([3, 7])
+    images, labels = torch.rand(10, 1, 28, 28), torch.arange(10)
     torch.manual_seed(0)
-    probabilities = model(model.augment(digits)).softmax(1)
+    right = model(model.augment(images)).log_softmax(1)[range(10), labels]
+    alike = model(model.non_digits(images)).log_softmax(1).mean(1)  # Of one mean and one noise.
     torch.manual_seed(0)
     model.log = lambda *_: None  # type: ignore[method-assign, assignment]
-    loss = model.training_step((digits, labels), 0)
-    torch.testing.assert_close(loss, -probabilities[[0, 1], labels].log().mean())
+    loss = model.training_step((images, labels), 0)
+    torch.testing.assert_close(loss, -(right.sum() + alike.sum()) / 12)
 
 
 def test_it_learns_and_a_checkpoint_keeps_it(tmp_path: Path) -> None:

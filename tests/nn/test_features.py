@@ -81,6 +81,15 @@ def test_real_digits_are_recognised_with_confidence(digits: DigitFeatures) -> No
     assert (probabilities.amax(1) > 0.9).float().mean() > 0.97
 
 
+@pytest.mark.parametrize(
+    "images",
+    [torch.zeros(1, 1, 28, 28), torch.ones(1, 1, 28, 28), torch.rand(100, 1, 28, 28)],
+    ids=["black", "white", "noise"],
+)
+def test_no_digit_is_seen_where_there_is_none(digits: DigitFeatures, images: Tensor) -> None:
+    assert digits(images).logits.softmax(1).max() < 0.5
+
+
 def test_colour_is_averaged_to_grey(digits: DigitFeatures) -> None:
     colour = torch.rand(2, 3, 28, 28)
     torch.testing.assert_close(digits(colour), digits(colour.sum(1, keepdim=True) / 3))
