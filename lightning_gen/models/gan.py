@@ -146,7 +146,7 @@ class GAN(AdversarialModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Algorithm 1, both updates from one forward pass as in the authors' code."""
-        optimizer_d, optimizer_g = self.optimizers()
+        optimizer_d, optimizer_g = self.optimizers()  # type: ignore[attr-defined]
         images = self.as_batch(batch)["image"]
 
         fake = self.generator(self.sample_latent(len(images)))
@@ -166,7 +166,7 @@ class GAN(AdversarialModule):
 
     def on_train_epoch_start(self) -> None:
         """Raise the momentum."""
-        for optimizer in self.optimizers():
+        for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["momentum"] = self.momentum_at(self.current_epoch)
 
