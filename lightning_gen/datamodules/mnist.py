@@ -69,7 +69,7 @@ def read_amat(path: Path) -> Tensor:
     Raises:
         DataError: if there is anything else in it.
     """
-    # One character is one pixel: 20 times as fast as parsing 40 million numbers.
+    # One character is one pixel: half the time that parsing 40 million numbers takes.
     characters = np.frombuffer(path.read_bytes(), dtype=np.uint8)
     pixels = characters[characters > ord(" ")] - ord("0")
     if pixels.size % 784 or not pixels.size or pixels.max() > 1:
@@ -117,7 +117,7 @@ def fetch(folder: Path, name: str, download: Callable[[Path], list[Path]]) -> No
 
 def download_mnist(folder: Path) -> list[Path]:
     """Download the four archives, each checked by torchvision against its published sum."""
-    from torchvision.datasets import MNIST  # Here, as it costs a second, and reading needs none of it.
+    from torchvision.datasets import MNIST  # Here, as reading needs none of it.
 
     MNIST(folder, download=True)
     return list((folder / "MNIST" / "raw").glob("*.gz"))
@@ -247,7 +247,7 @@ class MNISTDataModule(ImageDataModule):
     def _fixed(self) -> Mapping[Split, Columns]:
         if self.packed.exists():
             packed = read_arrays(self.packed, [part for _, part, _ in FIXED_PARTS])
-            pixels = [torch.from_numpy(np.unpackbits(bits, axis=1)[:, :784]) for bits in packed]  # 784 of 98 bytes.
+            pixels = [torch.from_numpy(np.unpackbits(bits, axis=1)) for bits in packed]  # 98 bytes hold 784 pixels.
         elif all(path.exists() for path in self.amat):
             pixels = [read_amat(path) for path in self.amat]
         else:

@@ -135,11 +135,11 @@ def test_crop_is_central(tmp_path):
 
 
 def test_a_large_jpeg_is_read_like_a_small_one(tmp_path):
-    x, y = np.meshgrid(np.linspace(0, 255, 1600), np.linspace(0, 255, 1200))
-    Image.fromarray(np.stack([x, y, 255 - x], 2).astype(np.uint8)).save(tmp_path / "a.jpg", quality=95)
+    checks = np.indices((1200, 1600)).sum(0) // 24 % 2 * 200 + 20  # Diagonal stripes, four pixels wide in the result.
+    Image.fromarray(checks.astype(np.uint8)).save(tmp_path / "a.jpg", quality=95)
     Image.open(tmp_path / "a.jpg").save(tmp_path / "a.png")
-    large, exact = (read_picture(tmp_path / name, 32, 3).float() for name in ("a.jpg", "a.png"))
-    assert (large - exact).abs().max() <= 3
+    large, exact = (read_picture(tmp_path / name, 200, 1).float() for name in ("a.jpg", "a.png"))
+    assert (large - exact).abs().mean() < 2  # An eighth of the size, the coarsest a decoder gives, is 18 off.
 
 
 # Splits and labels ----------------------------------------------------------------------------------------------
