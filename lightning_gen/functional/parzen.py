@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-ROWS, COLUMNS = 1024, 4096
-"""Distances held at a time: 32 MB in float64, enough for matrix products at full speed."""
+ROWS, COLUMNS = 512, 2048
+"""Distances held at a time: 8 MB in float64, measured the fastest on a CPU."""
 
 
 def parzen_log_likelihood(x: Tensor, samples: Tensor, sigma: float | Tensor) -> Tensor:
@@ -46,10 +46,12 @@ def parzen_log_likelihood(x: Tensor, samples: Tensor, sigma: float | Tensor) -> 
             columns = columns.double()
             distances = torch.addmm(columns.square().sum(1), rows, columns.T, alpha=-2)
             previous, nearest = nearest, torch.minimum(nearest, distances.amin(1))
-            # What is left is small where it counts, so that float32 serves for the exponentials, most of the work.
+            # What is left is small where it counts: float32 serves for the exponentials. Powers of two, as torch's exp
+            # takes ten times as long on a CPU where it vanishes, which is nearly everywhere.
             excess = (distances - nearest[:, None]).float()
             for total, scale in zip(sums, scales, strict=True):
-                total.mul_((scale * (previous - nearest)).exp()).add_((scale * excess).exp_().sum(1))
+                powers = (scale / math.log(2) * excess).exp2_()
+                total.mul_((scale * (previous - nearest)).exp()).add_(powers.sum(1))
         exponents = torch.outer(sums.new_tensor(scales), nearest + rows.square().sum(1))
         results.append((sums.log() + exponents).T)
     log_normalizer = x.shape[1] * torch.log(sigmas * math.sqrt(2 * math.pi)) + math.log(len(samples))
