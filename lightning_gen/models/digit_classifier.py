@@ -1,9 +1,9 @@
 """The classifier of digits whose features and confidence judge the generative models.
 
-Supervised training on cross-entropy, with small random affine maps of the images. Its probabilities are used, so there
-is no label smoothing, and images that are no digits are trained to get all ten labels alike: outlier exposure
-(Hendrycks et al. 2019, https://arxiv.org/abs/1812.04606). A classifier that has seen digits alone finds one in a black
-image with probability 0.999. See configs/digit_classifier/README.md.
+Supervised training on cross-entropy, with small random affine maps, blur and binarisation of the images. Its
+probabilities are used, so there is no label smoothing, and images that are no digits are trained to get all ten labels
+alike: outlier exposure (Hendrycks et al. 2019, https://arxiv.org/abs/1812.04606). A classifier that has seen digits
+alone finds one in a black image with probability 0.999. See configs/digit_classifier/README.md.
 """
 
 from __future__ import annotations
@@ -57,12 +57,19 @@ class DigitClassifier(ImageModule):
         return self.network(images)
 
     def augment(self, images: Tensor) -> Tensor:
-        """Move, turn, stretch and shear each image a little, by bilinear interpolation on a black ground."""
+        """Move, turn, stretch and shear each image a little; then blur a third of them, and binarise a third.
+
+        Models draw all three kinds: grey digits, smooth means, and black and white pixels.
+        """
         noise = 2 * torch.rand(len(images), 2, 3, device=images.device) - 1  # (N, 2, 3), uniform in [-1, 1]
         shift = 2 * self.shift / images.shape[-1]  # In affine_grid's units an image is 2 wide.
         limits = noise.new_tensor([self.distortion, self.distortion, shift])
         maps = torch.eye(2, 3, device=images.device) + noise * limits
-        return F.grid_sample(images, F.affine_grid(maps, list(images.shape), align_corners=False), align_corners=False)
+        grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+        grey = F.grid_sample(images, grid, align_corners=False).clamp(0, 1)  # Bilinear, on a black ground.
+        blurred, binary = F.avg_pool2d(grey, 3, stride=1, padding=1), grey.bernoulli()
+        kind = torch.randint(3, (len(images), 1, 1, 1), device=images.device)
+        return torch.where(kind == 0, grey, torch.where(kind == 1, blurred, binary))
 
     def non_digits(self, images: Tensor) -> Tensor:
         """Images that no digit should be seen in: the mean of every ten, and as many of noise of a random grain."""
