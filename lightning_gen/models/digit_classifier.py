@@ -56,20 +56,20 @@ class DigitClassifier(ImageModule):
         """Logits of the ten digits, `(N, 1, 28, 28) in [0, 1] -> (N, 10)`."""
         return self.network(images)
 
-    def augment(self, images: Tensor) -> Tensor:
-        """Move, turn, stretch and shear each image a little; then blur a third of them, and binarise a third.
-
-        Models draw all three kinds: grey digits, smooth means, and black and white pixels.
-        """
+    def distort(self, images: Tensor) -> Tensor:
+        """Move, turn, stretch and shear each image a little, by bilinear interpolation on a black ground."""
         noise = 2 * torch.rand(len(images), 2, 3, device=images.device) - 1  # (N, 2, 3), uniform in [-1, 1]
         shift = 2 * self.shift / images.shape[-1]  # In affine_grid's units an image is 2 wide.
         limits = noise.new_tensor([self.distortion, self.distortion, shift])
         maps = torch.eye(2, 3, device=images.device) + noise * limits
         grid = F.affine_grid(maps, list(images.shape), align_corners=False)
-        grey = F.grid_sample(images, grid, align_corners=False).clamp(0, 1)  # Bilinear, on a black ground.
-        blurred, binary = F.avg_pool2d(grey, 3, stride=1, padding=1), grey.bernoulli()
+        return F.grid_sample(images, grid, align_corners=False).clamp(0, 1)
+
+    def redraw(self, images: Tensor) -> Tensor:
+        """Blur a third of the images, binarise a third: models draw grey digits, smooth means, and black and white."""
+        blurred, binary = F.avg_pool2d(images, 3, stride=1, padding=1), images.bernoulli()
         kind = torch.randint(3, (len(images), 1, 1, 1), device=images.device)
-        return torch.where(kind == 0, grey, torch.where(kind == 1, blurred, binary))
+        return torch.where(kind == 0, images, torch.where(kind == 1, blurred, binary))
 
     def non_digits(self, images: Tensor) -> Tensor:
         """Images that no digit should be seen in: the mean of every ten, and as many of noise of a random grain."""
@@ -83,7 +83,7 @@ class DigitClassifier(ImageModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Cross-entropy in nats, with the label of an augmented digit and with all ten labels alike for a non-digit."""
         batch = self.as_batch(batch)
-        digits, others = self.augment(batch["image"]), self.non_digits(batch["image"])
+        digits, others = self.redraw(self.distort(batch["image"])), self.non_digits(batch["image"])
         targets = torch.cat([F.one_hot(batch["label"], 10), digits.new_full((len(others), 10), 0.1)])
         loss = F.cross_entropy(self(torch.cat([digits, others])), targets)
         self.log("train/loss", loss)

@@ -26,17 +26,17 @@ def draws(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
 def test_images_shift_by_the_given_pixels(digits: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     model = DigitClassifier(distortion=0.0, shift=2.0)
     draws(monkeypatch, 1.0)
-    torch.testing.assert_close(model.augment(digits), digits.roll((-2, -2), (2, 3)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.distort(digits), digits.roll((-2, -2), (2, 3)), rtol=0, atol=1e-5)
     draws(monkeypatch, 0.0)
-    torch.testing.assert_close(model.augment(digits), digits.roll((2, 2), (2, 3)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.distort(digits), digits.roll((2, 2), (2, 3)), rtol=0, atol=1e-5)
 
 
 def test_images_are_distorted_about_their_centre(digits: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     model = DigitClassifier(distortion=1.0, shift=0.0)
     draws(monkeypatch, 0.5)  # No distortion.
-    torch.testing.assert_close(model.augment(digits), digits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.distort(digits), digits, rtol=0, atol=1e-5)
     draws(monkeypatch, 1.0)  # The map is ((2, 1), (1, 2)): the diagonal shrinks to a third, the other one stays.
-    warped = model.augment(torch.ones(1, 1, 28, 28))[0, 0]
+    warped = model.distort(torch.ones(1, 1, 28, 28))[0, 0]
     torch.testing.assert_close(warped, warped.T)
     corner, third = 0, 8  # Of the diagonal's 14 pixels to the centre, those nearer than 14 / 3 show the image.
     assert warped[corner, corner] == 0
@@ -47,9 +47,22 @@ def test_images_are_distorted_about_their_centre(digits: Tensor, monkeypatch: py
 
 def test_each_image_is_distorted_in_its_own_way(digits: Tensor) -> None:
     same = digits[:1].repeat(5, 1, 1, 1)
-    augmented = DigitClassifier().augment(same)
+    augmented = DigitClassifier().distort(same)
     assert augmented.shape == same.shape
     assert len(augmented.unique(dim=0)) == 5
+
+
+def test_a_third_is_blurred_and_a_third_binarised(digits: Tensor) -> None:
+    torch.manual_seed(0)
+    images = digits[:1].repeat(3000, 1, 1, 1)
+    redrawn = DigitClassifier().redraw(images)
+    mean = torch.nn.functional.avg_pool2d(digits[:1], 3, stride=1, padding=1)
+    kept, blurred = ((redrawn == kind).flatten(1).all(1) for kind in (digits[:1], mean))
+    binary = redrawn[~kept & ~blurred]
+    for number in (kept.sum(), blurred.sum(), len(binary)):
+        assert 900 < number < 1100
+    assert set(binary.unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(binary.mean(0), digits[0], rtol=0, atol=0.08)  # Five standard errors.
 
 
 class Table(nn.Module):
@@ -92,7 +105,7 @@ def test_training_minimises_the_cross_entropy_from_the_labels_and_on_non_digits_
     model = DigitClassifier().eval()
     images, labels = torch.rand(10, 1, 28, 28), torch.arange(10)
     torch.manual_seed(0)
-    right = model(model.augment(images)).log_softmax(1)[range(10), labels]
+    right = model(model.redraw(model.distort(images))).log_softmax(1)[range(10), labels]
     alike = model(model.non_digits(images)).log_softmax(1).mean(1)  # Of one mean and one noise.
     torch.manual_seed(0)
     model.log = lambda *_: None  # type: ignore[method-assign, assignment]
