@@ -21,7 +21,7 @@ class ClosingTable(Callback):
     """Print every figure of the run when `fit`, `validate` or `test` ends, and write them to `figures.json`.
 
     The figures are those of all callbacks that have any, and the model's likelihood. Each stands with its standard
-    error, its value in the first epoch, the value that real training images get in the place of the samples, and how it
+    error, its first value, the value that real training images get in the place of the samples, and how it
     was computed; below come the pictures, the last checkpoint, and what to type next.
     """
 
@@ -118,7 +118,7 @@ def figure_table(histories: dict[str, list[Figure]]) -> Table:
     """One row for each figure: the last value, with the first beside it."""
     table = Table()
     table.add_column("figure", no_wrap=True)
-    for column in ("value", "first epoch", "real images"):
+    for column in ("value", "first", "real images"):
         table.add_column(column, justify="right", no_wrap=column == "value")
     table.add_column("protocol")
     for name, history in histories.items():
@@ -127,7 +127,7 @@ def figure_table(histories: dict[str, list[Figure]]) -> Table:
         table.add_row(
             name,
             f"{last.value:.4g}{error}",
-            f"{first.value:.4g}" if len(history) > 1 else "",
+            f"{first.value:.4g} (epoch {first.epoch})" if len(history) > 1 else "",
             "" if last.real is None else f"{last.real:.4g}",
             last.protocol,
         )

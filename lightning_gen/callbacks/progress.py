@@ -27,6 +27,7 @@ def progress(trainer: Trainer, description: str, total: int | None) -> Iterator[
         return
     task = display.add_task(description, total=float("inf") if total is None else total)
     try:
-        yield lambda number: display.update(task, advance=number)
+        yield lambda number: display.update(task, advance=number, refresh=True)
     finally:
         display.remove_task(task)
+        display.refresh()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer, pl
-from lightning_gen.callbacks.base import log_folder
 from lightning_gen.callbacks.randomness import random_state, set_random_state
 
 
@@ -18,12 +18,11 @@ class RandomState(Callback):
     bit. Such a checkpoint is what `ModelCheckpoint(save_on_train_epoch_end=True)` writes; one from within an epoch, or
     from the end of validation, starts a new order of the data. Out of reach is the state inside persistent workers.
 
-    On Ctrl-C, or when a cluster ends the job by SIGTERM, `interrupted.ckpt` is written beside the other checkpoints.
+    On Ctrl-C, or when a cluster ends the job by SIGTERM, `interrupted.ckpt` is written beside `ModelCheckpoint`'s.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer = trainer
-        self._folder = log_folder(trainer) / "checkpoints"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Gather the states, unless the ranks were interrupted where they stood and may not meet."""
@@ -50,9 +49,10 @@ class RandomState(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write a checkpoint if training was stopped from outside; after an error of its own it may be no good."""
         stopped = isinstance(exception, (KeyboardInterrupt, SystemExit))
-        if not stopped or trainer.state.fn != "fit" or trainer.global_step == 0:
+        folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+        if not stopped or folder is None or trainer.state.fn != "fit" or trainer.global_step == 0:
             return
-        path = self._folder / "interrupted.ckpt"
+        path = Path(folder) / "interrupted.ckpt"
         # As trainer.save_checkpoint, without its barrier: other ranks may have stopped elsewhere.
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         trainer.strategy.save_checkpoint(checkpoint, path)

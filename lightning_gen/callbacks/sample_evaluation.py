@@ -213,6 +213,11 @@ class SampleEvaluation(EvaluationCallback):
 
     # The figures of the epochs before a resume ------------------------------------------------------------------
 
+    @property
+    def state_key(self) -> str:
+        """Several evaluations may stand side by side."""
+        return self._generate_state_key(metrics=[metric.name for metric in self.metrics], num_samples=self.num_samples)
+
     def state_dict(self) -> dict[str, Any]:
         return {"figures": [figure._asdict() for figure in self.figures]}
 

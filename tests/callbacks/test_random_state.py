@@ -85,8 +85,9 @@ def test_only_what_was_stopped_from_outside_is_saved(error: type[BaseException],
             if batch_idx == 2:
                 raise error
 
+    save = pl.callbacks.ModelCheckpoint(tmp_path / "checkpoints")
     with pytest.raises((ValueError, SystemExit)):
-        fit([RandomState(), Breaks()], default_root_dir=tmp_path)
+        fit([RandomState(), Breaks(), save], default_root_dir=tmp_path, enable_checkpointing=True)
     assert (tmp_path / "checkpoints" / "interrupted.ckpt").exists() == (error is KeyboardInterrupt)
 
 
