@@ -13,6 +13,7 @@ from rich.table import Table
 from lightning_gen._lightning import Callback, LightningModule, Trainer
 from lightning_gen.callbacks.base import Figure, log_folder
 from lightning_gen.callbacks.files import whole_file
+from lightning_gen.models.base import GenerativeModule
 
 LIKELIHOODS = {"nll": "nats", "bits_per_dim": "bits per dimension"}
 
@@ -81,7 +82,7 @@ class ClosingTable(Callback):
         checkpoint = last_checkpoint(trainer)
         if histories:
             self._write(stage, histories, pictures, checkpoint)
-        self._print(histories, pictures, checkpoint)
+        self._print(histories, pictures, checkpoint, isinstance(pl_module, GenerativeModule))
 
     def _write(self, stage: str, histories: dict[str, list[Figure]], pictures: list[Path], checkpoint: str) -> None:
         """Add this stage to `figures.json`; a test may share the folder of the fit before it."""
@@ -95,7 +96,9 @@ class ClosingTable(Callback):
         with whole_file(path) as temporary:
             temporary.write_text(json.dumps(content, indent=2))
 
-    def _print(self, histories: dict[str, list[Figure]], pictures: list[Path], checkpoint: str) -> None:
+    def _print(
+        self, histories: dict[str, list[Figure]], pictures: list[Path], checkpoint: str, can_sample: bool
+    ) -> None:
         console = get_console()
         if histories:
             console.print(figure_table(histories))
@@ -110,8 +113,9 @@ class ClosingTable(Callback):
         if checkpoint:
             say(f"Checkpoint  {checkpoint}")
             quoted = shlex.quote(checkpoint)
-            say(f"Next        lightning-gen sample --ckpt_path {quoted} --num_samples 64 --output grid.png")
-            say(f"            lightning-gen test --ckpt_path {quoted}")
+            say(f"Next        lightning-gen test --ckpt_path {quoted}")
+            if can_sample:
+                say(f"            lightning-gen sample --ckpt_path {quoted} --num_samples 64 --output grid.png")
 
 
 def figure_table(histories: dict[str, list[Figure]]) -> Table:

@@ -68,7 +68,7 @@ def test_paths_and_commands_stay_in_one_line(
     assert f"Figures     {folder / 'figures.json'}" in lines
     assert f"Pictures    {folder / 'samples' / 'epoch=0000.png'}" in lines
     assert f"Checkpoint  {last}" in lines
-    assert f"Next        lightning-gen sample --ckpt_path '{last}' --num_samples 64 --output grid.png" in lines
+    assert f"            lightning-gen sample --ckpt_path '{last}' --num_samples 64 --output grid.png" in lines
     assert f"            lightning-gen test --ckpt_path '{last}'" in lines
 
 
