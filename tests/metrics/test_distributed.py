@@ -10,7 +10,8 @@ import torch.distributed as dist
 from lightning_gen.metrics import Samples
 from tests.metrics.test_metrics import DATA, METRICS, SIZES, make
 
-SHARES = {"generated": (40, 20), "reference": (35, 15), "tuning": (30, 0)}
+SHARES = {"generated": [range(40), range(40, 60)], "reference": [range(35), range(35, 50)]}
+SHARES["tuning"] = [range(0, 30, 2), range(1, 30, 2)]  # In turns, as loaders share them: the first 20 are 10 of each.
 
 
 def score_share(rank: int, folder: str) -> None:
@@ -21,9 +22,7 @@ def score_share(rank: int, folder: str) -> None:
         results[name] = []
         for turn in range(2):
             for role in SIZES if turn == 0 else ("generated",):
-                parts = [field.split(SHARES[role])[rank] for field in DATA[role]]
-                if len(parts[0]):  # Rank 1 has no images to tune on.
-                    metric.update(Samples(*parts), role=role)
+                metric.update(Samples(*(field[SHARES[role][rank]] for field in DATA[role])), role=role)
             results[name].append((metric.compute().item(), metric.standard_error, metric.protocol))
             metric.reset_generated()  # The second turn has the real images of the first.
     torch.save(results, f"{folder}/{rank}.pt")
