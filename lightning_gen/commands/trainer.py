@@ -166,6 +166,7 @@ def run(command: str, options: list[str]) -> None:
     """Run `fit`, `validate`, `test` or `predict`."""
     # A resumed run has its own folder; nothing is lost by it but the list of best checkpoints.
     warnings.filterwarnings("ignore", "The dirpath has changed")
+    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")  # Lightning's own, of no use to anybody.
     try:
         TrainerCLI(
             LightningModule,
