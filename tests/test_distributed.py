@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_gen.models import GAN, VAE
+from lightning_gen.models import GAN, VAE, BernoulliMixture
 from lightning_gen.models.vae import Posterior
 from tests.digits import held_out_digits, quiet_trainer
 
@@ -63,6 +63,7 @@ MODELS = {
         discriminator_steps=2,
         gradient_clip_val=0.1,
     ),
+    "bernoulli_mixture": lambda: BernoulliMixture(num_components=5),
 }
 
 CHECKS = {"own_noise": lambda: OwnNoise(hidden_size=4), "initialization": lambda: StillGAN(hidden_size=4)}
@@ -90,8 +91,8 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _fit(name: str, devices: int, path: Path) -> None:
     torch.manual_seed(0)
     model = {**MODELS, **CHECKS}[name]()
-    if isinstance(model, RowsGAN):
-        model.initialized.fill_(True)  # Its bias would be the mean image of the first rank's own loader.
+    if isinstance(model, (RowsGAN, BernoulliMixture)):
+        model.initialized.fill_(True)  # They would start from the images of the first rank's own loader.
     images = held_out_digits()[: BATCH * STEPS].round().double()
     # Lightning's own sampler would shuffle: here rank r takes rows r, r + 2, ... of each batch, in order.
     rank = int(os.environ.get("RANK", 0))

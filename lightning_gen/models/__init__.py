@@ -2,6 +2,7 @@
 
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition, GenerativeModule, ImageModule, LikelihoodModule, as_batch
+from lightning_gen.models.bernoulli_mixture import BernoulliMixture
 from lightning_gen.models.digit_classifier import DigitClassifier
 from lightning_gen.models.gan import GAN
 from lightning_gen.models.vae import VAE
@@ -11,6 +12,7 @@ __all__ = [
     "VAE",
     "AdversarialModule",
     "Batch",
+    "BernoulliMixture",
     "Condition",
     "DigitClassifier",
     "GenerativeModule",

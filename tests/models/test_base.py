@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import ConditionError, DataError
-from lightning_gen.models import GAN, VAE, GenerativeModule, as_batch
+from lightning_gen.models import GAN, VAE, BernoulliMixture, GenerativeModule, as_batch
 from tests.digits import quiet_trainer, train_on_digits
 
 
@@ -90,10 +90,15 @@ def test_sampling_restores_each_modules_mode() -> None:
     assert not frozen.training
 
 
-@pytest.mark.parametrize("model_class", [VAE, GAN])
-def test_samples_after_loading_equal_samples_before(model_class: type[GenerativeModule], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model_class", "size"),
+    [(VAE, {"hidden_size": 20}), (GAN, {"hidden_size": 20}), (BernoulliMixture, {"num_components": 20})],
+)
+def test_samples_after_loading_equal_samples_before(
+    model_class: type[GenerativeModule], size: dict[str, int], tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    model = model_class(hidden_size=20)
+    model = model_class(**size)
     trainer = quiet_trainer(max_epochs=1, limit_train_batches=2, limit_val_batches=0)
     trainer.fit(model, datamodule=DigitsDataModule(binarization="dynamic"))
     path = tmp_path / "model.ckpt"
