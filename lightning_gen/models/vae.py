@@ -6,8 +6,10 @@ An encoder q(z|x) = N(mu(x), diag sigma^2(x)) and a decoder p(x|z), trained on t
 
     log p(x) >= E_{q(z|x)}[log p(x|z)] - KL(q(z|x) || N(0, I))            (equation 3)
 
-with the KL in closed form and z = mu + sigma * eps (equation 7, the paper's estimator B). See configs/vae/README.md for
-what differs from the paper and why.
+with the KL in closed form and z = mu + sigma * eps (equation 7, the paper's estimator B). Rezende, Mohamed & Wierstra,
+"Stochastic Backpropagation and Approximate Inference in Deep Generative Models" (2014), https://arxiv.org/abs/1401.4082,
+give q a covariance beyond the diagonal: C^-1 = D + u u^T, the option `posterior="rank_one"`. See configs/vae/README.md
+for what differs from the papers and why.
 """
 
 from __future__ import annotations
@@ -31,19 +33,78 @@ class Posterior(NamedTuple):
     mean: Tensor  # (N, J)
     log_var: Tensor  # (N, J), the log of sigma^2
 
+    def transform(self, eps: Tensor) -> Tensor:
+        """Z = mu + sigma * eps, `(L, N, J) -> (L, N, J)`."""
+        return self.mean + (0.5 * self.log_var).exp() * eps
+
+    def kl(self) -> Tensor:
+        """KL(q(z|x) || N(0, I)) in nats, `(N,)`."""
+        return gaussian_kl(self.mean, self.log_var)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log q(z|x) in nats, `(L, N, J) -> (L, N)`."""
+        squares = (z - self.mean).square() * (-self.log_var).exp()
+        return -0.5 * (squares + self.log_var + math.log(2 * math.pi)).sum(-1)
+
+
+class RankOnePosterior(NamedTuple):
+    """q(z|x) = N(mu, C) with C^-1 = D + u u^T for each image (Rezende et al. 2014, section 4.3): one direction u along
+    which it is narrower than D says; u = 0 gives the diagonal one.
+
+    By the matrix inversion and determinant lemmas, with s = u^T D^-1 u and eta = 1 / (1 + s),
+
+        C = D^-1 - eta D^-1 u u^T D^-1,        log|C| = log eta - log|D|,
+        C = R R^T,  R = D^(-1/2) - (1 - sqrt(eta)) / s D^-1 u u^T D^(-1/2).
+    """
+
+    mean: Tensor  # (N, J)
+    log_var: Tensor  # (N, J), minus the log of D
+    direction: Tensor  # (N, J), u
+
+    def transform(self, eps: Tensor) -> Tensor:
+        """Z = mu + R eps, `(L, N, J) -> (L, N, J)`."""
+        scaled = (0.5 * self.log_var).exp() * eps  # D^(-1/2) eps
+        projection = (self.direction * scaled).sum(-1, keepdim=True)
+        factor = self.eta / (1 + self.eta.sqrt())  # (1 - sqrt(eta)) / s without the 0 / 0 at u = 0
+        return self.mean + scaled - factor * self.log_var.exp() * self.direction * projection
+
+    def kl(self) -> Tensor:
+        """KL(q(z|x) || N(0, I)) = (tr C + mu^T mu - J - log|C|) / 2 in nats, `(N,)`."""
+        variances = self.log_var.exp() - self.eta * (self.log_var.exp() * self.direction).square()  # diag C
+        return 0.5 * ((variances + self.mean.square() - 1).sum(-1) - self.log_det())
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log q(z|x) in nats, `(L, N, J) -> (L, N)`."""
+        centred = z - self.mean
+        squares = (centred.square() * (-self.log_var).exp()).sum(-1) + (centred * self.direction).sum(-1).square()
+        return -0.5 * (squares + self.log_det() + z.shape[-1] * math.log(2 * math.pi))
+
+    @property
+    def eta(self) -> Tensor:
+        """1 / (1 + u^T D^-1 u), `(N, 1)`."""
+        return 1 / (1 + (self.direction.square() * self.log_var.exp()).sum(-1, keepdim=True))
+
+    def log_det(self) -> Tensor:
+        """Log|C|, `(N,)`."""
+        return self.eta.log().squeeze(-1) + self.log_var.sum(-1)
+
+
+POSTERIORS: dict[str, type[Posterior] | type[RankOnePosterior]] = {"diagonal": Posterior, "rank_one": RankOnePosterior}
+
 
 class Encoder(nn.Module):
-    """One hidden layer and a linear head for mu and log sigma^2 (appendix C.2)."""
+    """One hidden layer and a linear head for mu and log sigma^2 (appendix C.2), and for u of a rank-one posterior."""
 
-    def __init__(self, num_pixels: int, latent_dim: int, hidden_size: int, activation: str) -> None:
+    def __init__(self, num_pixels: int, latent_dim: int, hidden_size: int, activation: str, posterior: str) -> None:
         super().__init__()
+        self.posterior = POSTERIORS[posterior]
         self.hidden = nn.Linear(num_pixels, hidden_size)
         self.activation = ACTIVATIONS[activation]()
-        self.head = nn.Linear(hidden_size, 2 * latent_dim)
+        self.head = nn.Linear(hidden_size, len(self.posterior._fields) * latent_dim)
 
-    def forward(self, images: Tensor) -> Posterior:
+    def forward(self, images: Tensor) -> Posterior | RankOnePosterior:
         hidden = self.activation(self.hidden(images.flatten(1)))  # (N, H)
-        return Posterior(*self.head(hidden).chunk(2, -1))
+        return self.posterior(*self.head(hidden).chunk(len(self.posterior._fields), -1))
 
 
 class Decoder(nn.Module):
@@ -69,6 +130,7 @@ class VAE(LikelihoodModule):
         activation: of the hidden layers.
         decoder: the distribution of a pixel given z: `bernoulli` on binary pixels, `gaussian` N(mu, I), or
             `gaussian_learned_variance` N(mu, diag sigma^2). The Gaussian means pass through a sigmoid (appendix C.2).
+        posterior: the family of q(z|x): `diagonal`, or `rank_one` with a precision D + u u^T (Rezende et al. 2014).
         num_posterior_samples: draws of z for each image in training, the paper's L.
         num_importance_samples: draws of z for each image in `log_prob`, and so in `test`.
         optimizer: the paper's Adagrad, or Adam.
@@ -89,6 +151,7 @@ class VAE(LikelihoodModule):
         hidden_size: int = 500,
         activation: Literal["tanh", "relu"] = "tanh",
         decoder: Literal["bernoulli", "gaussian", "gaussian_learned_variance"] = "bernoulli",
+        posterior: Literal["diagonal", "rank_one"] = "diagonal",
         num_posterior_samples: int = 1,
         num_importance_samples: int = 200,
         optimizer: Literal["adagrad", "adam"] = "adagrad",
@@ -105,7 +168,7 @@ class VAE(LikelihoodModule):
         self.num_importance_samples = num_importance_samples
         num_pixels = math.prod(self.image_shape)
         per_pixel = 2 if decoder == "gaussian_learned_variance" else 1
-        self.encoder = Encoder(num_pixels, latent_dim, hidden_size, activation)
+        self.encoder = Encoder(num_pixels, latent_dim, hidden_size, activation, posterior)
         self.decoder = Decoder(latent_dim, hidden_size, activation, per_pixel * num_pixels)
         if init_std is not None:
             for layer in self.modules():
@@ -127,15 +190,46 @@ class VAE(LikelihoodModule):
         """The mean of q(z|x), `(N, *image_shape) -> (N, J)`."""
         return self.posterior(images).mean
 
-    def posterior(self, images: Tensor) -> Posterior:
-        """q(z|x) of each image."""
+    def posterior(self, images: Tensor) -> Posterior | RankOnePosterior:
+        """q(z|x) of each image, in one pass of the encoder: amortised inference."""
         return self.encoder(images)
 
-    def reparameterize(self, posterior: Posterior, num_samples: int = 1) -> Tensor:
-        """Z = mu + sigma * eps with eps ~ N(0, I), `(num_samples, N, J)`."""
-        mean, log_var = posterior
-        eps = torch.randn(num_samples, *mean.shape, dtype=mean.dtype, device=mean.device)
-        return mean + (0.5 * log_var).exp() * eps
+    def refine_posterior(
+        self, images: Tensor, num_steps: int = 200, num_samples: int = 10, lr: float = 0.05
+    ) -> Posterior | RankOnePosterior:
+        """Classical variational inference: climb the bound of each image by its own parameters of q(z|x).
+
+        They start from the encoder's, and Adam's step size falls linearly to 0, so that the noise of the draws averages
+        out. What this gains is the amortisation gap; what remains to log p(x) is due to the family of q. Works in
+        inference mode too, and leaves the networks and their gradients alone.
+
+        Args:
+            images: `(N, *image_shape)`.
+            num_steps: of Adam.
+            num_samples: draws of z for each image and step.
+            lr: the first step size.
+
+        Returns:
+            q(z|x) of each image; `elbo(images, posterior=...)` gives its bound.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            images = images.clone()  # Inside, a clone is a tensor that gradients may be taken through.
+            start = self.posterior(images)
+            posterior = type(start)(*(values.detach().clone().requires_grad_() for values in start))
+            optimizer = torch.optim.Adam(posterior, lr)
+            schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, num_steps)
+            for _ in range(num_steps):
+                bound = self.elbo(images, num_samples, posterior).sum()
+                for values, gradient in zip(posterior, torch.autograd.grad(-bound, tuple(posterior)), strict=True):
+                    values.grad = gradient
+                optimizer.step()
+                schedule.step()
+        return type(start)(*(values.detach() for values in posterior))
+
+    def reparameterize(self, posterior: Posterior | RankOnePosterior, num_samples: int = 1) -> Tensor:
+        """Draw z ~ q(z|x) as a function of eps ~ N(0, I), `(num_samples, N, J)`."""
+        mean = posterior.mean
+        return posterior.transform(torch.randn(num_samples, *mean.shape, dtype=mean.dtype, device=mean.device))
 
     def conditional_log_prob(self, images: Tensor, z: Tensor) -> Tensor:
         """Log p(x|z) in nats, `(N, *image_shape), (L, N, J) -> (L, N)`."""
@@ -150,11 +244,22 @@ class VAE(LikelihoodModule):
         location = outputs.select(-4, 0)
         return location, outputs.select(-4, 1) if outputs.shape[-4] == 2 else 0.0
 
-    def elbo(self, images: Tensor, num_samples: int = 1) -> Tensor:
-        """The evidence lower bound by estimator B: closed KL, sampled reconstruction. Nats, `(N,)`."""
-        posterior = self.posterior(images)
+    def elbo(
+        self, images: Tensor, num_samples: int = 1, posterior: Posterior | RankOnePosterior | None = None
+    ) -> Tensor:
+        """The evidence lower bound by estimator B: closed KL, sampled reconstruction.
+
+        Args:
+            images: `(N, *image_shape)`.
+            num_samples: draws of z for each image.
+            posterior: q(z|x); the encoder's if None.
+
+        Returns:
+            Nats, `(N,)`.
+        """
+        posterior = self.posterior(images) if posterior is None else posterior
         z = self.reparameterize(posterior, num_samples)
-        return self.conditional_log_prob(images, z).mean(0) - gaussian_kl(*posterior)
+        return self.conditional_log_prob(images, z).mean(0) - posterior.kl()
 
     def log_prob(
         self, images: Tensor, condition: Condition | None = None, *, num_importance_samples: int | None = None
@@ -175,12 +280,12 @@ class VAE(LikelihoodModule):
         k = self.num_importance_samples if num_importance_samples is None else num_importance_samples
         if k < 1:
             raise DataError(f"num_importance_samples is {k}; expected at least 1.")
-        mean, log_var = posterior = self.posterior(images)
+        posterior = self.posterior(images)
         log_weights = []
         for start in range(0, k, 10):  # A chunk of draws bounds the memory at 10 decoded batches.
             z = self.reparameterize(posterior, min(10, k - start))  # (L, N, J)
-            log_ratio = -0.5 * (z.square() - (z - mean).square() * (-log_var).exp() - log_var)  # log p(z) - log q(z|x)
-            log_weights.append(self.conditional_log_prob(images, z) + log_ratio.sum(-1))
+            log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
+            log_weights.append(self.conditional_log_prob(images, z) + log_prior - posterior.log_prob(z))
         return importance_weighted_bound(torch.cat(log_weights))
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:

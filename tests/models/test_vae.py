@@ -11,8 +11,8 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 from lightning_gen.errors import DataError
 from lightning_gen.functional import bernoulli_log_prob, gaussian_kl, importance_weighted_bound, normal_log_prob
 from lightning_gen.models import VAE
-from lightning_gen.models.vae import Posterior
-from tests.digits import held_out_digits, train_on_digits
+from lightning_gen.models.vae import Posterior, RankOnePosterior
+from tests.digits import held_out_digits, quiet_trainer, train_on_digits
 
 
 @pytest.fixture
@@ -39,6 +39,62 @@ def test_kl_agrees_with_torch_distributions() -> None:
     mean, log_var = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
     expected = kl_divergence(Normal(mean, (0.5 * log_var).exp()), Normal(0.0, 1.0)).sum(-1)
     torch.testing.assert_close(gaussian_kl(mean, log_var), expected, rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def rank_one() -> RankOnePosterior:
+    """Two posteriors over four variables; the second has u = 0 and is diagonal."""
+    torch.manual_seed(9)
+    mean, log_var, direction = torch.randn(3, 2, 4, dtype=torch.float64)
+    direction[1] = 0
+    return RankOnePosterior(mean, log_var, direction)
+
+
+def covariance(posterior: RankOnePosterior) -> Tensor:
+    """(D + u u^T)^-1 by inverting the matrix, `(N, J, J)`."""
+    _, log_var, u = posterior
+    return torch.linalg.inv(torch.diag_embed((-log_var).exp()) + u[:, :, None] * u[:, None, :])
+
+
+def test_rank_one_root_and_determinant(rank_one: RankOnePosterior) -> None:
+    """R R^T = (D + u u^T)^-1 and log|C| = log eta - log|D|; R is what `transform` does to the unit vectors."""
+    unit = torch.eye(4, dtype=torch.float64)[:, None].expand(4, 2, 4)
+    root = (rank_one.transform(unit) - rank_one.mean).permute(1, 2, 0)  # (N, J, J), the images of the units as columns
+    torch.testing.assert_close(root @ root.mT, covariance(rank_one), rtol=0, atol=1e-12)
+    torch.testing.assert_close(rank_one.log_det(), covariance(rank_one).logdet(), rtol=0, atol=1e-12)
+
+
+def test_rank_one_agrees_with_torch_distributions(rank_one: RankOnePosterior) -> None:
+    q = MultivariateNormal(rank_one.mean, covariance(rank_one))
+    prior = MultivariateNormal(torch.zeros(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64))
+    torch.testing.assert_close(rank_one.kl(), kl_divergence(q, prior), rtol=0, atol=1e-12)
+    z = torch.randn(3, 2, 4, dtype=torch.float64)
+    torch.testing.assert_close(rank_one.log_prob(z), q.log_prob(z), rtol=0, atol=1e-12)
+
+
+def test_rank_one_without_a_direction_is_diagonal(rank_one: RankOnePosterior) -> None:
+    diagonal, z = Posterior(rank_one.mean, rank_one.log_var), torch.randn(3, 2, 4, dtype=torch.float64)
+    torch.testing.assert_close(rank_one.kl()[1], diagonal.kl()[1])
+    torch.testing.assert_close(rank_one.log_prob(z)[:, 1], diagonal.log_prob(z)[:, 1])
+    torch.testing.assert_close(rank_one.transform(z)[:, 1], diagonal.transform(z)[:, 1])
+
+
+def test_rank_one_bound_closes_on_the_likelihood() -> None:
+    """Its bounds stay below log p(x), by quadrature over two latent variables, and importance weights close the gap."""
+    torch.manual_seed(10)
+    model = VAE((1, 2, 3), latent_dim=2, hidden_size=5, init_std=0.8, posterior="rank_one").double()
+    model.encoder.head.weight.data.mul_(0.3)  # Wide enough for importance sampling, with a direction that matters.
+    images = all_binary_images()[1::9]
+    assert model.posterior(images).direction.square().sum(-1).mean() > 0.2
+    axis = torch.linspace(-8, 8, 321, dtype=torch.float64)
+    z = torch.cartesian_prod(axis, axis)[:, None].expand(-1, len(images), -1)
+    log_joint = model.conditional_log_prob(images, z) + Normal(0.0, 1.0).log_prob(z).sum(-1)
+    log_px = torch.logsumexp(log_joint, 0) + 2 * math.log(16 / 320)
+    bound = model.elbo(images, num_samples=50_000)
+    assert (bound < log_px).all()
+    repeats = images.repeat_interleave(500, 0)
+    tight = model.log_prob(repeats, num_importance_samples=300).view(len(images), -1).mean(-1)
+    torch.testing.assert_close(tight, log_px, rtol=0, atol=0.02)
 
 
 def test_losses_on_numbers_worked_by_hand() -> None:
@@ -172,6 +228,57 @@ def test_posterior_falls_back_to_the_prior_when_the_decoder_ignores_it(tiny: VAE
         (-tiny.elbo(images)).mean().backward()
         optimizer.step()
     assert gaussian_kl(*tiny.posterior(images)).mean().item() < 1e-3
+
+
+def test_refined_posterior_reaches_the_best_gaussian(tiny: VAE) -> None:
+    """The best bound of any Gaussian, by a search with quadrature in the place of draws."""
+    images = all_binary_images()[::5]
+    z, log_joint, log_px = quadrature(tiny, images)
+    z, log_joint = z.detach(), log_joint.detach()
+
+    def bound(posterior: Posterior) -> Tensor:
+        log_q = Normal(posterior.mean[:, 0], (0.5 * posterior.log_var[:, 0]).exp()).log_prob(z)
+        return (log_q.exp() * (log_joint - log_q)).sum(0) * (z[1] - z[0])
+
+    best = Posterior(*(values.detach().clone().requires_grad_() for values in tiny.posterior(images)))
+    optimizer = torch.optim.LBFGS(best, max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = -bound(best).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    torch.manual_seed(11)
+    refined, amortised = bound(tiny.refine_posterior(images)), bound(tiny.posterior(images))
+    torch.testing.assert_close(refined, bound(best), rtol=0, atol=2e-3)
+    assert (bound(best) - amortised).max() > 0.1  # There was a gap to close.
+    assert (refined < log_px).all()
+
+
+@pytest.mark.parametrize("posterior", ["diagonal", "rank_one"])
+def test_refined_posterior_gains_on_real_digits(posterior: str) -> None:
+    """Also under the Trainer's inference mode, and without a trace in the networks."""
+
+    class Refining(VAE):
+        def test_step(self, batch: Tensor, batch_idx: int) -> None:
+            assert torch.is_inference_mode_enabled()
+            refined = self.refine_posterior(batch, num_steps=60)
+            gains.append(self.elbo(batch, 100, refined) - self.elbo(batch, 100))
+
+    gains: list[Tensor] = []
+    torch.manual_seed(0)
+    model = Refining(activation="relu", optimizer="adam", lr=1e-3, init_std=None, posterior=posterior)
+    train_on_digits(model, epochs=4)
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    model.zero_grad()
+    images = held_out_digits()[:60].bernoulli(generator=torch.Generator().manual_seed(0))
+    quiet_trainer().test(model, torch.utils.data.DataLoader(images, 60), verbose=False)
+    assert gains[0].min() > -1.0  # Nats; the difference of two means of 100 draws has an error of some tenths.
+    assert gains[0].mean() > 2.0
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_learns_real_digits_better_than_independent_pixels() -> None:
