@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from lightning_gen.errors import DataError
@@ -38,7 +39,7 @@ class BernoulliMixture(LikelihoodModule):
 
     Attributes:
         weights: probabilities of the components, `(K,)`.
-        means: probability of each pixel to be white, `(K, *image_shape)`.
+        logits: log-odds of each pixel to be white, `(K, *image_shape)`: in float32 a probability near 1 becomes 1.
 
     Raises:
         DataError: if `num_components` is less than 1 or `smoothing` is not positive; in `fit`, `validate` and `test`,
@@ -62,30 +63,35 @@ class BernoulliMixture(LikelihoodModule):
         self.smoothing = smoothing
         # Parameters although they get no gradient: they are what is learnt, and `ddp` refuses a module without any.
         self.weights = nn.Parameter(torch.full((num_components,), 1 / num_components))
-        self.means = nn.Parameter(0.25 + 0.5 * torch.rand(num_components, *self.image_shape))
+        self.logits = nn.Parameter((0.25 + 0.5 * torch.rand(num_components, *self.image_shape)).logit())
 
     def initialize_from(self, batches: Iterable[Any]) -> None:
         """Start each component half way from the mean training image to an image of its own."""
         images: list[Tensor] = []
         for batch in batches:
             images.extend(as_batch(batch)["image"])
-            if len(images) >= len(self.means):
+            if len(images) >= len(self.weights):
                 break
         else:
             raise DataError(
-                f"num_components is {len(self.means)} and there are {len(images)} training images; each component "
+                f"num_components is {len(self.weights)} and there are {len(images)} training images; each component "
                 "starts from an image of its own, so give --model.init_args.num_components at most that many."
             )
         mean = (torch.stack(images).sum(0) + 1) / (len(images) + 2)  # Strictly between 0 and 1: rule of succession.
-        self.means.data.copy_(0.5 * torch.stack(images[: len(self.means)]) + 0.5 * mean)
+        self.logits.data.copy_((0.5 * torch.stack(images[: len(self.weights)]) + 0.5 * mean).logit())
 
     # The model --------------------------------------------------------------------------------------------------
 
+    @property
+    def means(self) -> Tensor:
+        """Probability of each pixel to be white, `(K, *image_shape)`: the mean images of the components."""
+        return self.logits.sigmoid()
+
     def log_joint(self, images: Tensor) -> Tensor:
         """Log p(x, k) of each image and component, `(N, *image_shape) -> (N, K)`, in nats: one matrix product."""
-        means = self.means.flatten(1)  # (K, D)
+        logits = self.logits.flatten(1)  # (K, D)
         with torch.autocast(images.device.type, enabled=False):  # Rounded to 8 bits, hundreds of nats are off by one.
-            return images.flatten(1) @ means.logit().T + (torch.log1p(-means).sum(1) + self.weights.log())
+            return images.flatten(1) @ logits.T + (self.weights.log() - F.softplus(logits).sum(1))
 
     def log_prob(self, images: Tensor, condition: Condition | None = None) -> Tensor:
         """Log p(x) in nats, exact, `(N, *image_shape) -> (N,)`."""
@@ -111,7 +117,7 @@ class BernoulliMixture(LikelihoodModule):
 
     def on_train_epoch_start(self) -> None:
         """Forget the last epoch's sums. They are no buffers: `ddp` would give every rank those of the first."""
-        self._counts, self._sums = torch.zeros_like(self.weights), torch.zeros_like(self.means)
+        self._counts, self._sums = torch.zeros_like(self.weights), torch.zeros_like(self.logits)
 
     @torch.no_grad()
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -144,7 +150,9 @@ class BernoulliMixture(LikelihoodModule):
         mean = (sums.sum(0) + 1) / (total + 2)  # Responsibilities of an image sum to one: this is the mean image.
         seen = counts.view(-1, *[1] * len(self.image_shape))
         self.weights.copy_(counts / total)
-        self.means.copy_((sums + self.smoothing * mean) / (seen + self.smoothing))
+        white = sums + self.smoothing * mean
+        black = (seen - sums).clamp(min=0) + self.smoothing * (1 - mean)  # Rounded, a difference may be negative.
+        self.logits.copy_(white.log() - black.log())  # The log-odds of the mean white / (white + black).
 
     def configure_optimizers(self) -> list[Optimizer]:
         """None: each M step jumps to its maximum."""
