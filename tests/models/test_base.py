@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import ConditionError, DataError
-from lightning_gen.models import GAN, VAE, GenerativeModule, as_batch
+from lightning_gen.models import GAN, NADE, VAE, GenerativeModule, as_batch
 from tests.digits import quiet_trainer, train_on_digits
 
 
@@ -90,7 +90,7 @@ def test_sampling_restores_each_modules_mode() -> None:
     assert not frozen.training
 
 
-@pytest.mark.parametrize("model_class", [VAE, GAN])
+@pytest.mark.parametrize("model_class", [VAE, GAN, NADE])
 def test_samples_after_loading_equal_samples_before(model_class: type[GenerativeModule], tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = model_class(hidden_size=20)
