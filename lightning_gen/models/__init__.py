@@ -5,10 +5,12 @@ from lightning_gen.models.base import Batch, Condition, GenerativeModule, ImageM
 from lightning_gen.models.bernoulli_mixture import BernoulliMixture
 from lightning_gen.models.digit_classifier import DigitClassifier
 from lightning_gen.models.gan import GAN
+from lightning_gen.models.nade import NADE
 from lightning_gen.models.vae import VAE
 
 __all__ = [
     "GAN",
+    "NADE",
     "VAE",
     "AdversarialModule",
     "Batch",

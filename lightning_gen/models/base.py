@@ -199,7 +199,8 @@ class GenerativeModule(ImageModule):
         """Run `initialize_from` once, on the first rank, and give its result to the others."""
         if hasattr(self, "initialized") and not self.initialized:
             if self.trainer.is_global_zero:
-                with torch.random.fork_rng(devices=[]):  # Training's own stream stays untouched.
+                devices = [self.device] if self.device.type == "cuda" else []
+                with torch.random.fork_rng(devices):  # Training's own stream stays untouched.
                     torch.manual_seed(0)
                     self.initialize_from(self.trainer.fit_loop._data_source.dataloader())
                 self.initialized.fill_(True)

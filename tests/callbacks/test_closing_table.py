@@ -69,7 +69,7 @@ def test_paths_and_commands_stay_in_one_line(
     assert f"Pictures    {folder / 'samples' / 'epoch=0000.png'}" in lines
     assert f"Checkpoint  {last}" in lines
     assert f"            lightning-gen sample --ckpt_path '{last}' --num_samples 64 --output grid.png" in lines
-    assert f"            lightning-gen test --ckpt_path '{last}'" in lines
+    assert f"Next        lightning-gen test --ckpt_path '{last}'" in lines
 
 
 def test_a_resumed_run_shows_its_first_epoch(tmp_path: Path) -> None:

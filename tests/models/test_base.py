@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import ConditionError, DataError
-from lightning_gen.models import GAN, VAE, BernoulliMixture, GenerativeModule, as_batch
+from lightning_gen.models import GAN, NADE, VAE, BernoulliMixture, GenerativeModule, as_batch
 from tests.digits import quiet_trainer, train_on_digits
 
 
@@ -92,7 +92,12 @@ def test_sampling_restores_each_modules_mode() -> None:
 
 @pytest.mark.parametrize(
     ("model_class", "size"),
-    [(VAE, {"hidden_size": 20}), (GAN, {"hidden_size": 20}), (BernoulliMixture, {"num_components": 20})],
+    [
+        (VAE, {"hidden_size": 20}),
+        (GAN, {"hidden_size": 20}),
+        (NADE, {"hidden_size": 20}),
+        (BernoulliMixture, {"num_components": 20}),
+    ],
 )
 def test_samples_after_loading_equal_samples_before(
     model_class: type[GenerativeModule], size: dict[str, int], tmp_path: Path
