@@ -84,7 +84,6 @@ def test_step_over_the_bare_loop(
     extra = statistics.median(ours - bare for ours, bare in pairs) / STEPS * 1e3
     bare = statistics.median(bare for _, bare in pairs) / STEPS * 1e3
     benchmark.extra_info.update(ratio=ratio, extra_ms=extra, bare_ms=bare)
-    print(
-        f"\n{type(model).__name__}, {'logs' if logs else 'silent'}: {ratio:.3f} x the bare loop ({bare:.2f} ms), {extra:+.3f} ms a step"
-    )
+    name = f"{type(model).__name__}, {'logs' if logs else 'silent'}"
+    print(f"\n{name}: {ratio:.3f} x the bare loop ({bare:.2f} ms), {extra:+.3f} ms a step")
     benchmark.pedantic(by_trainer, (model, loader), rounds=1)
