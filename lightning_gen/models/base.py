@@ -226,10 +226,12 @@ class LikelihoodModule(GenerativeModule):
     Attributes:
         likelihood: whether `log_prob` is exact or a lower bound.
         discrete: whether `log_prob` is the log-probability of discrete pixels; then bits per dimension are logged.
+        binary: whether these pixels are black or white; then grey ones are refused.
     """
 
     likelihood: Literal["exact", "bound"]
     discrete: bool = True
+    binary: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -246,6 +248,18 @@ class LikelihoodModule(GenerativeModule):
         Returns:
             Nats, `(N,)`.
         """
+
+    def check_batch(self, batch: Batch) -> None:
+        """Also refuse grey pixels where the likelihood is one of black and white ones."""
+        super().check_batch(batch)
+        images = batch[self.data_key]
+        if self.binary and not ((images == 0) | (images == 1)).all():
+            raise DataError(
+                f"{type(self).__name__} scores black and white pixels and got grey ones, for which its value is no "
+                "probability. Give the data binarization=dynamic (each pixel is drawn with its grey value as the "
+                "probability of white, anew in each epoch) or, for numbers comparable with published ones, "
+                "MNISTDataModule binarization=fixed (drawn once for everybody); a VAE can take decoder=gaussian."
+            )
 
     def likelihood_protocol(self, stage: str) -> str:
         """How `{stage}/nll` is computed, in a few words, for tables."""

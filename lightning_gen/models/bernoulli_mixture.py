@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from lightning_gen.errors import DataError
-from lightning_gen.models.base import Batch, Condition, LikelihoodModule, as_batch
+from lightning_gen.models.base import Condition, LikelihoodModule, as_batch
 
 
 class BernoulliMixture(LikelihoodModule):
@@ -47,6 +47,7 @@ class BernoulliMixture(LikelihoodModule):
     """
 
     likelihood = "exact"
+    binary = True
 
     def __init__(
         self, image_shape: tuple[int, ...] = (1, 28, 28), num_components: int = 500, smoothing: float = 1.0
@@ -157,12 +158,3 @@ class BernoulliMixture(LikelihoodModule):
     def configure_optimizers(self) -> list[Optimizer]:
         """None: each M step jumps to its maximum."""
         return []
-
-    def check_batch(self, batch: Batch) -> None:
-        """Also refuse grey pixels, which have no probability here."""
-        super().check_batch(batch)
-        if not ((batch["image"] == 0) | (batch["image"] == 1)).all():
-            raise DataError(
-                "A mixture of Bernoulli distributions scores binary pixels and got grey ones. Give the data "
-                "binarization=dynamic (pixels drawn anew each epoch) or fixed."
-            )

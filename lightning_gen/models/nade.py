@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 
 from lightning_gen.errors import DataError
 from lightning_gen.functional.bounds import bernoulli_log_prob
-from lightning_gen.models.base import Batch, Condition, LikelihoodModule, as_batch
+from lightning_gen.models.base import Condition, LikelihoodModule, as_batch
 
 Activation = Literal["sigmoid", "relu"]
 
@@ -144,6 +144,7 @@ class NADE(LikelihoodModule):
     """
 
     likelihood = "exact"
+    binary = True
     ordering: Tensor
 
     def __init__(
@@ -236,16 +237,6 @@ class NADE(LikelihoodModule):
             optimizer = torch.optim.SGD(self.parameters(), lr=lr, momentum=momentum, nesterov=momentum > 0)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 1 / (1 + decay * t))
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
-
-    def check_batch(self, batch: Batch) -> None:
-        """Also refuse grey pixels, for which the product of conditionals is no probability."""
-        super().check_batch(batch)
-        if not ((batch["image"] == 0) | (batch["image"] == 1)).all():
-            raise DataError(
-                "NADE models black and white pixels and got grey ones. Give the data binarization=dynamic (each pixel "
-                "is drawn with its grey value as the probability of white, anew in each epoch) or, for numbers "
-                "comparable with published ones, MNISTDataModule binarization=fixed (drawn once for everybody)."
-            )
 
 
 def permutation(ordering: int | list[int] | None, num_pixels: int) -> Tensor:

@@ -163,7 +163,7 @@ class VAE(LikelihoodModule):
         self.save_hyperparameters()
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
-        self.discrete = decoder == "bernoulli"
+        self.discrete = self.binary = decoder == "bernoulli"
         self.num_posterior_samples = num_posterior_samples
         self.num_importance_samples = num_importance_samples
         num_pixels = math.prod(self.image_shape)
@@ -313,13 +313,3 @@ class VAE(LikelihoodModule):
         if stage == "test":
             return f"importance-weighted bound, {self.num_importance_samples} samples"
         return "evidence lower bound, 1 sample"
-
-    def check_batch(self, batch: Batch) -> None:
-        """Also refuse grey pixels where the decoder gives the probability of binary ones."""
-        super().check_batch(batch)
-        if self.discrete and not ((batch["image"] == 0) | (batch["image"] == 1)).all():
-            raise DataError(
-                "A Bernoulli decoder scores binary pixels and got grey ones, for which its value is no probability. "
-                "Give the data binarization=dynamic (pixels drawn anew each epoch) or fixed, or the model "
-                "decoder=gaussian."
-            )
