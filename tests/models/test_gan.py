@@ -152,7 +152,7 @@ def test_learns_to_draw_better_than_independent_pixels() -> None:
     model = GAN(hidden_size=256, maxout_units=64)
     train = train_on_digits(model, epochs=40, binarization="none")
     baseline = score(train.mean(0).expand(500, -1, -1, -1).bernoulli())
-    assert score(model.sample(500)) < 0.93 * baseline  # 0.87 with each of three seeds.
+    assert score(model.sample(500)) < 0.93 * baseline  # 0.87 with both seeds tried.
 
 
 def test_dropout_is_in_the_discriminator_alone_and_off_when_sampling() -> None:
