@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from torch import Tensor
 from lightning_gen.models import GAN, NADE, VAE, BernoulliMixture
 from lightning_gen.models.vae import Posterior
 from tests.digits import held_out_digits, quiet_trainer
+from tests.ranks import spawn_ranks
 
 BATCH, STEPS = 8, 3
 
@@ -70,10 +70,7 @@ MODELS = {
 CHECKS = {"own_noise": lambda: OwnNoise(hidden_size=4), "initialization": lambda: StillGAN(hidden_size=4)}
 
 
-def _rank(rank: int, path: Path, port: int) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), TORCHELASTIC_RUN_ID="test")
-    torch.set_num_threads(1)
+def _rank(path: Path) -> None:
     for name in [*MODELS, *CHECKS]:
         _fit(name, 2, path / f"{name}.pt")
 
@@ -82,10 +79,7 @@ def _rank(rank: int, path: Path, port: int) -> None:
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Parameters of every model after training in two processes, which are started once."""
     path = tmp_path_factory.mktemp("two_ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_rank, (path, port), nprocs=2)
+    spawn_ranks(_rank, path)
     return path
 
 

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from lightning_gen import __version__, datamodules, models
@@ -182,3 +183,6 @@ def run(command: str, options: list[str]) -> None:
         )
     except MisconfigurationException as error:
         raise LightningGenError(" ".join(str(error).split())) from error
+    finally:  # Lightning leaves gloo's threads running, which can abort a process that ends.
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

@@ -1,6 +1,4 @@
-import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +12,7 @@ from lightning_gen.callbacks import RandomState
 from tests.callbacks.run_to_kill import run
 from tests.callbacks.runs import assert_bit_equal, fit, small_vae
 from tests.digits import quiet_trainer, training_digits
+from tests.ranks import spawn_ranks
 
 
 def start(folder: Path) -> "subprocess.Popen[str]":
@@ -115,10 +114,7 @@ class Draws(Callback):
         self.draws = trainer.strategy.all_gather(torch.rand(3))
 
 
-def _train_on_rank(rank: int, port: int, folder: Path) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank))
-    os.environ.update(LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2", TORCHELASTIC_RUN_ID="test")
-    torch.set_num_threads(1)
+def _train_on_rank(folder: Path) -> None:
     loader = torch.utils.data.DataLoader(training_digits()[:64].round(), batch_size=16)
     ends = []
     for epochs, ckpt_path in ((2, None), (1, None), (2, folder / "last.ckpt")):
@@ -131,15 +127,12 @@ def _train_on_rank(rank: int, port: int, folder: Path) -> None:
         )  # fmt: skip
         trainer.fit(small_vae(), loader, ckpt_path=ckpt_path)
         ends.append((draws.draws, trainer.lightning_module.state_dict()))
-    if rank == 0:
+    if trainer.is_global_zero:
         torch.save(ends, folder / "ends.pt")
 
 
 def test_every_rank_has_its_own_state(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_train_on_rank, (port, tmp_path), nprocs=2)
+    spawn_ranks(_train_on_rank, tmp_path)
     straight, _, resumed = torch.load(tmp_path / "ends.pt", weights_only=True)
     assert torch.equal(straight[0], resumed[0])
     assert not torch.equal(straight[0][0], straight[0][1])

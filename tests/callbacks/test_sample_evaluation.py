@@ -1,6 +1,4 @@
 import json
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from lightning_gen.errors import LightningGenError
 from lightning_gen.models import VAE
 from tests.callbacks.runs import Halves, LabelledVAE, MeanFeature, MeanPixel, fit
 from tests.digits import held_out_digits, quiet_trainer, training_digits
+from tests.ranks import spawn_ranks
 
 
 class CallsOfSample(VAE):
@@ -143,11 +142,7 @@ def test_no_validation_is_said(tmp_path: Path) -> None:
         fit([SampleEvaluation([MeanPixel()])], epochs=1, limit_train_batches=1, limit_val_batches=0)
 
 
-def _evaluate_on_rank(rank: int, ranks: int, port: int, path: Path) -> None:
-    if ranks > 1:
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE=str(ranks), RANK=str(rank))
-        os.environ.update(LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(ranks), TORCHELASTIC_RUN_ID="test")
-    torch.set_num_threads(1)
+def _evaluate(ranks: int, path: Path) -> None:
     torch.manual_seed(5)
     model = VAE(hidden_size=8, latent_dim=2, decoder="gaussian", num_importance_samples=1, init_std=0.3)
     evaluation = SampleEvaluation([metric := MeanPixel()], num_samples=130, batch_size=40)
@@ -162,11 +157,8 @@ def _evaluate_on_rank(rank: int, ranks: int, port: int, path: Path) -> None:
 
 
 def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_evaluate_on_rank, (2, port, tmp_path), nprocs=2)
-    _evaluate_on_rank(0, 1, port, tmp_path)
+    spawn_ranks(_evaluate, 2, tmp_path)
+    _evaluate(1, tmp_path)
     one, two = (json.loads((tmp_path / f"{ranks}.json").read_text()) for ranks in (1, 2))
     assert one[0] == two[0] == "test/mean_pixel"
     assert one[1] == pytest.approx(two[1], abs=1e-9)  # the samples

@@ -9,13 +9,15 @@ import torch.distributed as dist
 
 from lightning_gen.metrics import Samples
 from tests.metrics.test_metrics import DATA, METRICS, SIZES, make
+from tests.ranks import spawn_ranks
 
 SHARES = {"generated": [range(40), range(40, 60)], "reference": [range(35), range(35, 50)]}
 SHARES["tuning"] = [range(0, 30, 2), range(1, 30, 2)]  # In turns, as loaders share them: the first 20 are 10 of each.
 
 
-def score_share(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def score_share(folder: Path) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     results: dict[str, list[Any]] = {}
     for name in METRICS:
         metric = make(name, fed=False)
@@ -25,14 +27,13 @@ def score_share(rank: int, folder: str) -> None:
                 metric.update(Samples(*(field[SHARES[role][rank]] for field in DATA[role])), role=role)
             results[name].append((metric.compute().item(), metric.standard_error, metric.protocol))
             metric.reset_generated()  # The second turn has the real images of the first.
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    torch.save(results, folder / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Any]]]:
     folder: Path = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(score_share, args=(str(folder),), nprocs=2)
+    spawn_ranks(score_share, folder)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
