@@ -9,6 +9,7 @@ from lightning_gen.functional.bounds import (
     normal_log_prob,
 )
 from lightning_gen.functional.distances import frechet_distance, inception_score, kernel_distance
+from lightning_gen.functional.latent import interpolate, to_sphere
 from lightning_gen.functional.parzen import parzen_log_likelihood
 
 __all__ = [
@@ -19,9 +20,11 @@ __all__ = [
     "gaussian_kl",
     "importance_weighted_bound",
     "inception_score",
+    "interpolate",
     "kernel_distance",
     "non_saturating_loss",
     "normal_log_prob",
     "parzen_log_likelihood",
     "saturating_loss",
+    "to_sphere",
 ]

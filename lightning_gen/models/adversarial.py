@@ -21,16 +21,37 @@ class AdversarialModule(GenerativeModule):
         gradient_clip_val: norm at which each optimizer's gradient is clipped, None for no clipping. The Trainer's
             argument of this name refuses hand-written steps.
         accumulate_grad_batches: how many calls of `step` make one update of an optimizer, their gradients averaged.
+        input_noise: standard deviation of the Gaussian noise that `add_input_noise` adds, in the first epoch.
+        input_noise_epochs: that standard deviation falls linearly to 0 in this many epochs; None for never.
     """
 
-    def __init__(self, gradient_clip_val: float | None = None, accumulate_grad_batches: int = 1) -> None:
+    def __init__(
+        self,
+        gradient_clip_val: float | None = None,
+        accumulate_grad_batches: int = 1,
+        input_noise: float = 0.0,
+        input_noise_epochs: int | None = None,
+    ) -> None:
         super().__init__()
         if accumulate_grad_batches < 1:
             raise ConditionError(f"accumulate_grad_batches is {accumulate_grad_batches}; expected at least 1.")
         self.automatic_optimization = False
         self.gradient_clip_val = gradient_clip_val
         self.accumulate_grad_batches = accumulate_grad_batches
+        self.input_noise = input_noise
+        self.input_noise_epochs = input_noise_epochs
         self._calls: dict[int, int] = {}
+
+    def add_input_noise(self, images: Tensor) -> Tensor:
+        """What a discriminator sees where real and generated images are blurred into each other by noise.
+
+        Sonderby et al. 2017, "Amortised MAP inference for image super-resolution", section 3.2; Arjovsky and Bottou
+        2017. Without `input_noise` the images are returned as they are.
+        """
+        std = self.input_noise
+        if self.input_noise_epochs is not None:
+            std *= max(1 - self.current_epoch / self.input_noise_epochs, 0.0)
+        return images + std * torch.randn_like(images) if std else images
 
     def step(self, *updates: tuple[Any, Tensor]) -> None:
         """Update each optimizer on its loss, all of them from the parameters as they are now.

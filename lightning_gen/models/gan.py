@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from lightning_gen.errors import DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss, saturating_loss
+from lightning_gen.functional.latent import to_sphere
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Condition, as_batch
 from lightning_gen.nn.maxout import Maxout
@@ -70,6 +71,7 @@ class GAN(AdversarialModule):
         image_shape: `(C, H, W)`.
         latent_dim: length of the noise z.
         noise: of unit variance, `uniform` in [-sqrt(3), sqrt(3)] or `gaussian`.
+        spherical_z: project the noise onto the sphere of radius sqrt(latent_dim).
         hidden_size: units of the generator's two layers.
         maxout_units: units of the discriminator's two layers.
         maxout_pieces: affine maps that each unit takes the maximum of.
@@ -77,6 +79,9 @@ class GAN(AdversarialModule):
         hidden_dropout: share of each of its layers that is dropped.
         generator_loss: `non_saturating` -log D(G(z)), or `saturating` log(1 - D(G(z))).
         discriminator_steps: batches for each update of the generator, the paper's k.
+        label_smoothing: the discriminator's target for real images is 1 minus this (Salimans et al. 2016).
+        input_noise: see `AdversarialModule`; in units of the images' range [0, 1].
+        input_noise_epochs: see `AdversarialModule`.
         lr: step size at the start.
         lr_decay: the step size is divided by this after every batch.
         lr_min: and never falls below this.
@@ -91,6 +96,7 @@ class GAN(AdversarialModule):
         image_shape: tuple[int, ...] = (1, 28, 28),
         latent_dim: int = 100,
         noise: Literal["uniform", "gaussian"] = "uniform",
+        spherical_z: bool = False,
         hidden_size: int = 1200,
         maxout_units: int = 240,
         maxout_pieces: int = 5,
@@ -98,6 +104,9 @@ class GAN(AdversarialModule):
         hidden_dropout: float = 0.5,
         generator_loss: Literal["non_saturating", "saturating"] = "non_saturating",
         discriminator_steps: int = 1,
+        label_smoothing: float = 0.0,
+        input_noise: float = 0.0,
+        input_noise_epochs: int | None = None,
         lr: float = 0.1,
         lr_decay: float = 1.000004,
         lr_min: float = 1e-6,
@@ -106,13 +115,15 @@ class GAN(AdversarialModule):
         gradient_clip_val: float | None = None,
         accumulate_grad_batches: int = 1,
     ) -> None:
-        super().__init__(gradient_clip_val, accumulate_grad_batches)
+        super().__init__(gradient_clip_val, accumulate_grad_batches, input_noise, input_noise_epochs)
         self.save_hyperparameters()
         if discriminator_steps < 1:
             raise DataError(f"discriminator_steps is {discriminator_steps}; expected at least 1.")
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
         self.noise = noise
+        self.spherical_z = spherical_z
+        self.real_target = 1 - label_smoothing
         self.discriminator_steps = discriminator_steps
         self.generator_loss = non_saturating_loss if generator_loss == "non_saturating" else saturating_loss
         self.generator = Generator(latent_dim, hidden_size, self.image_shape)
@@ -134,8 +145,10 @@ class GAN(AdversarialModule):
         """Draw noise of unit variance, `(num_samples, latent_dim)`."""
         shape = (num_samples, self.latent_dim)
         if self.noise == "gaussian":
-            return torch.randn(shape, generator=generator, device=self.device)
-        return (2 * torch.rand(shape, generator=generator, device=self.device) - 1) * math.sqrt(3)
+            z = torch.randn(shape, generator=generator, device=self.device)
+        else:
+            z = (2 * torch.rand(shape, generator=generator, device=self.device) - 1) * math.sqrt(3)
+        return to_sphere(z) if self.spherical_z else z
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The images that the generator makes of noise, `(N, latent_dim) -> (N, *image_shape)` in [0, 1]."""
@@ -150,8 +163,8 @@ class GAN(AdversarialModule):
         images = self.as_batch(batch)["image"]
 
         fake = self.generator(self.sample_latent(len(images)))
-        real_logits, fake_logits = self.discriminator(torch.cat([images, fake])).chunk(2)
-        loss_d = discriminator_loss(real_logits, fake_logits)
+        real_logits, fake_logits = self.discriminator(self.add_input_noise(torch.cat([images, fake]))).chunk(2)
+        loss_d = discriminator_loss(real_logits, fake_logits, self.real_target)
         loss_g = self.generator_loss(fake_logits)  # Through the same dropout masks.
 
         if (batch_idx + 1) % self.discriminator_steps == 0:

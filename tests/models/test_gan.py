@@ -163,3 +163,36 @@ def test_dropout_is_in_the_discriminator_alone_and_off_when_sampling() -> None:
     torch.testing.assert_close(*seeds, rtol=0, atol=0)
     assert model.training
     assert model.discriminator.training
+
+
+def test_label_smoothing_moves_the_discriminators_optimum() -> None:
+    """With target 1 - s the best D is (1 - s) p / (p + q) (Salimans et al. 2016, section 3.4)."""
+    logits = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    real, fake = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 1])  # p = 3/4, 1/4 and q = 1/4, 3/4
+    optimizer = torch.optim.LBFGS([logits], max_iter=100, tolerance_grad=1e-12, tolerance_change=0)
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = discriminator_loss(logits[real], logits[fake], real_target=0.9)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    torch.testing.assert_close(logits.detach().sigmoid(), 0.9 * torch.tensor([0.75, 0.25], dtype=torch.float64))
+
+
+def test_input_noise_falls_to_zero_and_is_off_by_default() -> None:
+    images = held_out_digits()[:50]
+    assert GAN(hidden_size=4, maxout_units=4).add_input_noise(images) is images
+    model = GAN(hidden_size=4, maxout_units=4, input_noise=0.4, input_noise_epochs=10)
+    trainer = quiet_trainer(max_epochs=1)
+    model.trainer = trainer
+    for epoch, std in ((0, 0.4), (5, 0.2), (10, 0.0), (11, 0.0)):
+        trainer.fit_loop.epoch_progress.current.completed = epoch
+        trainer.fit_loop.epoch_progress.current.processed = epoch
+        assert (model.add_input_noise(images) - images).std().item() == pytest.approx(std, rel=0.02)
+
+
+def test_spherical_noise_has_one_norm() -> None:
+    z = GAN(hidden_size=4, maxout_units=4, latent_dim=9, spherical_z=True).sample_latent(20)
+    torch.testing.assert_close(z.norm(dim=1), torch.full((20,), 3.0))

@@ -1,0 +1,48 @@
+"""Noise vectors: the sphere that Gaussian ones lie near, and ways between two of them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def to_sphere(z: Tensor) -> Tensor:
+    r"""Project onto the sphere of radius $\sqrt{d}$, near which almost all of a d-dimensional Gaussian lies.
+
+    Args:
+        z: `(N, d)`, none of them zero.
+
+    Returns:
+        `(N, d)` of mean square 1 in each row.
+
+    >>> to_sphere(torch.tensor([[3.0, 4.0]])).square().mean()
+    tensor(1.)
+    """
+    return z / z.square().mean(-1, keepdim=True).sqrt()
+
+
+def interpolate(start: Tensor, end: Tensor, steps: int, spherical: bool = False) -> Tensor:
+    """Points on the way from one vector to another, both included.
+
+    Args:
+        start: `(d,)`.
+        end: `(d,)`.
+        steps: number of points, at least 2.
+        spherical: along the great circle (Shoemake 1985), which keeps the norm of vectors of equal norm; else along
+            the straight line, which passes nearer to the origin than Gaussian vectors ever lie.
+
+    Returns:
+        `(steps, d)`.
+
+    >>> interpolate(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 3, spherical=True)[1]
+    tensor([0.7071, 0.7071])
+    """
+    t = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)[:, None]
+    if spherical:
+        cosine = (start @ end) / (start.norm() * end.norm())
+        angle = cosine.clamp(-1, 1).acos()
+        if 1e-4 < angle < math.pi - 1e-4:  # Else the arc is the line, or no arc is the shortest.
+            return (((1 - t) * angle).sin() * start + (t * angle).sin() * end) / angle.sin()
+    return start + t * (end - start)
