@@ -15,6 +15,7 @@ for what differs from the papers and why.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -92,41 +93,25 @@ class RankOnePosterior(NamedTuple):
 POSTERIORS: dict[str, type[Posterior] | type[RankOnePosterior]] = {"diagonal": Posterior, "rank_one": RankOnePosterior}
 
 
-class Encoder(nn.Module):
-    """One hidden layer and a linear head for mu and log sigma^2 (appendix C.2), and for u of a rank-one posterior."""
+class Perceptron(nn.Sequential):
+    """Hidden layers and a linear head, `(..., num_inputs) -> (..., num_outputs)` (appendices C.1 and C.2)."""
 
-    def __init__(self, num_pixels: int, latent_dim: int, hidden_size: int, activation: str, posterior: str) -> None:
-        super().__init__()
-        self.posterior = POSTERIORS[posterior]
-        self.hidden = nn.Linear(num_pixels, hidden_size)
-        self.activation = ACTIVATIONS[activation]()
-        self.head = nn.Linear(hidden_size, len(self.posterior._fields) * latent_dim)
-
-    def forward(self, images: Tensor) -> Posterior | RankOnePosterior:
-        hidden = self.activation(self.hidden(images.flatten(1)))  # (N, H)
-        return self.posterior(*self.head(hidden).chunk(len(self.posterior._fields), -1))
-
-
-class Decoder(nn.Module):
-    """One hidden layer and a linear head with one or two numbers for each pixel (appendices C.1 and C.2)."""
-
-    def __init__(self, latent_dim: int, hidden_size: int, activation: str, num_outputs: int) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(latent_dim, hidden_size)
-        self.activation = ACTIVATIONS[activation]()
-        self.head = nn.Linear(hidden_size, num_outputs)
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.head(self.activation(self.hidden(z)))  # (..., num_outputs)
+    def __init__(self, num_inputs: int, hidden_size: int, num_layers: int, activation: str, num_outputs: int) -> None:
+        sizes = [num_inputs] + [hidden_size] * num_layers
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+        super().__init__(*layers, nn.Linear(sizes[-1], num_outputs))
 
 
 class VAE(LikelihoodModule):
-    """Variational autoencoder with one hidden layer on each side.
+    """Variational autoencoder with fully connected networks.
 
     Args:
         image_shape: `(C, H, W)`.
         latent_dim: number of latent variables J.
-        hidden_size: units of the hidden layers.
+        hidden_size: units of each hidden layer.
+        num_layers: hidden layers of each of the two networks.
         activation: of the hidden layers.
         decoder: the distribution of a pixel given z: `bernoulli` on binary pixels, `gaussian` N(mu, I), or
             `gaussian_learned_variance` N(mu, diag sigma^2). The Gaussian means pass through a sigmoid (appendix C.2).
@@ -149,6 +134,7 @@ class VAE(LikelihoodModule):
         image_shape: tuple[int, ...] = (1, 28, 28),
         latent_dim: int = 20,
         hidden_size: int = 500,
+        num_layers: int = 1,
         activation: Literal["tanh", "relu"] = "tanh",
         decoder: Literal["bernoulli", "gaussian", "gaussian_learned_variance"] = "bernoulli",
         posterior: Literal["diagonal", "rank_one"] = "diagonal",
@@ -168,8 +154,10 @@ class VAE(LikelihoodModule):
         self.num_importance_samples = num_importance_samples
         num_pixels = math.prod(self.image_shape)
         per_pixel = 2 if decoder == "gaussian_learned_variance" else 1
-        self.encoder = Encoder(num_pixels, latent_dim, hidden_size, activation, posterior)
-        self.decoder = Decoder(latent_dim, hidden_size, activation, per_pixel * num_pixels)
+        self.family = POSTERIORS[posterior]
+        num_heads = len(self.family._fields)  # mu and log sigma^2, and u of a rank-one posterior
+        self.encoder = Perceptron(num_pixels, hidden_size, num_layers, activation, num_heads * latent_dim)
+        self.decoder = Perceptron(latent_dim, hidden_size, num_layers, activation, per_pixel * num_pixels)
         if init_std is not None:
             for layer in self.modules():
                 if isinstance(layer, nn.Linear):
@@ -192,7 +180,7 @@ class VAE(LikelihoodModule):
 
     def posterior(self, images: Tensor) -> Posterior | RankOnePosterior:
         """q(z|x) of each image, in one pass of the encoder: amortised inference."""
-        return self.encoder(images)
+        return self.family(*self.encoder(images.flatten(1)).chunk(len(self.family._fields), -1))
 
     def refine_posterior(
         self, images: Tensor, num_steps: int = 200, num_samples: int = 10, lr: float = 0.05

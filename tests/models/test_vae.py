@@ -83,7 +83,7 @@ def test_rank_one_bound_closes_on_the_likelihood() -> None:
     """Its bounds stay below log p(x), by quadrature over two latent variables, and importance weights close the gap."""
     torch.manual_seed(10)
     model = VAE((1, 2, 3), latent_dim=2, hidden_size=5, init_std=0.8, posterior="rank_one").double()
-    model.encoder.head.weight.data.mul_(0.3)  # Wide enough for importance sampling, with a direction that matters.
+    model.encoder[-1].weight.data.mul_(0.3)  # Wide enough for importance sampling, with a direction that matters.
     images = all_binary_images()[1::9]
     assert model.posterior(images).direction.square().sum(-1).mean() > 0.2
     axis = torch.linspace(-8, 8, 321, dtype=torch.float64)
@@ -126,7 +126,7 @@ def test_gap_between_bound_and_likelihood_is_the_divergence_of_the_posteriors(ti
 
 def test_importance_weighted_bound_grows_towards_the_likelihood(tiny: VAE) -> None:
     images = all_binary_images()[::9]
-    tiny.encoder.head.weight.data.mul_(0.2)  # A posterior wide enough for importance sampling.
+    tiny.encoder[-1].weight.data.mul_(0.2)  # A posterior wide enough for importance sampling.
     log_px = quadrature(tiny, images)[2]
     torch.manual_seed(2)
     repeats = images.repeat_interleave(1000, 0)
@@ -177,7 +177,7 @@ def test_elbo_is_estimator_b(decoder: str) -> None:
     torch.manual_seed(5)
     model = VAE((1, 2, 3), latent_dim=2, hidden_size=5, init_std=0.8, decoder=decoder).double()
     images = torch.rand(4, 1, 2, 3, dtype=torch.float64).round()
-    mean, log_var = model.encoder(images)
+    mean, log_var = model.posterior(images)
     q = Independent(Normal(mean, (0.5 * log_var).exp()), 1)
     torch.manual_seed(6)
     z = mean + q.stddev * torch.randn(3, 4, 2, dtype=torch.float64)
@@ -192,6 +192,16 @@ def test_elbo_is_estimator_b(decoder: str) -> None:
     expected = pixels.log_prob(images.view(1, 4, 6)).sum(-1).mean(0) - kl
     torch.manual_seed(6)
     torch.testing.assert_close(model.elbo(images, 3), expected)
+
+
+def test_sizes() -> None:
+    """784-500-20 of the paper, and a deeper one."""
+    assert (
+        sum(p.numel() for p in VAE().parameters()) == 784 * 500 + 500 + 500 * 40 + 40 + 20 * 500 + 500 + 500 * 784 + 784
+    )
+    deep = VAE(latent_dim=2, hidden_size=5, num_layers=3)
+    assert [m.out_features for m in deep.encoder if isinstance(m, torch.nn.Linear)] == [5, 5, 5, 4]
+    assert [m.out_features for m in deep.decoder if isinstance(m, torch.nn.Linear)] == [5, 5, 5, 784]
 
 
 def test_gradient_equals_finite_differences(tiny: VAE) -> None:
@@ -219,8 +229,8 @@ def test_reparameterization() -> None:
 
 
 def test_posterior_falls_back_to_the_prior_when_the_decoder_ignores_it(tiny: VAE) -> None:
-    torch.nn.init.zeros_(tiny.decoder.hidden.weight)
-    tiny.decoder.hidden.weight.requires_grad_(False)
+    torch.nn.init.zeros_(tiny.decoder[0].weight)
+    tiny.decoder[0].weight.requires_grad_(False)
     images = all_binary_images()
     optimizer = torch.optim.Adam(tiny.encoder.parameters(), lr=0.03)
     for _ in range(400):
