@@ -1,16 +1,26 @@
 """The data: LightningDataModules that yield batches of named tensors, images in [0, 1]."""
 
 from lightning_gen.datamodules.base import ImageDataModule, InMemoryDataset
+from lightning_gen.datamodules.cifar10 import CIFAR10DataModule
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.fake import FakeDataModule
 from lightning_gen.datamodules.image_folder import ImageFolderDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
+from lightning_gen.datamodules.olivetti import OlivettiDataModule
+from lightning_gen.datamodules.torchvision import TorchvisionDataModule
+from lightning_gen.datamodules.toronto_faces import TorontoFacesDataModule
+from lightning_gen.datamodules.vectors import VectorDataModule
 
 __all__ = [
+    "CIFAR10DataModule",
     "DigitsDataModule",
     "FakeDataModule",
     "ImageDataModule",
     "ImageFolderDataModule",
     "InMemoryDataset",
     "MNISTDataModule",
+    "OlivettiDataModule",
+    "TorchvisionDataModule",
+    "TorontoFacesDataModule",
+    "VectorDataModule",
 ]

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
-import tempfile
-import zipfile
 import zlib
-from collections.abc import Callable, Mapping
-from http.client import HTTPException
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_gen.datamodules.base import Batch, Columns, ImageDataModule, Split
+from lightning_gen.datamodules.files import fetch, read_arrays
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
 FIXED_URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
@@ -75,44 +72,6 @@ def read_amat(path: Path) -> Tensor:
     if pixels.size % 784 or not pixels.size or pixels.max() > 1:
         raise DataError(f"{path} does not hold whole lines of 784 zeros and ones; fetch it again from {FIXED_URL}")
     return torch.from_numpy(pixels).view(-1, 784)
-
-
-def read_arrays(path: Path, names: list[str]) -> list[np.ndarray[Any, Any]]:
-    """Read named arrays from an `.npz` file.
-
-    Raises:
-        DataError: if the file is damaged or an array is missing.
-    """
-    try:
-        with np.load(path) as arrays:
-            return [arrays[name] for name in names]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); expected an .npz file with {', '.join(names)}.") from error
-
-
-def fetch(folder: Path, name: str, download: Callable[[Path], list[Path]]) -> None:
-    """Download files into a folder: all of them, or none and nothing left behind.
-
-    Args:
-        folder: where they shall lie.
-        name: what they are, for the message.
-        download: puts the files into the temporary folder that it is given, and returns their paths.
-
-    Raises:
-        DatasetNotFoundError: if there is no network, a file is not as published, or the folder cannot be written.
-    """
-    parent = next(parent for parent in folder.absolute().parents if parent.is_dir())
-    try:
-        with tempfile.TemporaryDirectory(dir=parent, prefix=".download-") as scratch:  # Same disk: moves are renames.
-            files = download(Path(scratch))
-            folder.mkdir(parents=True, exist_ok=True)
-            for file in files:
-                os.replace(file, folder / file.name)
-    except (RuntimeError, OSError, HTTPException) as error:  # What torchvision and urllib raise, and a full disk.
-        raise DatasetNotFoundError(
-            f"{name} could not be downloaded to {folder.absolute()} ({' '.join(str(error).split())}); check the "
-            "network, or copy the files there from another machine."
-        ) from error
 
 
 def download_mnist(folder: Path) -> list[Path]:

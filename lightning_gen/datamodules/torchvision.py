@@ -1,0 +1,210 @@
+"""Large public picture sets for those who have them on disk: SVHN, STL-10, CelebA, LSUN and ImageNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
+from lightning_gen.datamodules.image_folder import as_square
+from lightning_gen.errors import DataError, DatasetNotFoundError
+
+Name = Literal["svhn", "stl10", "celeba", "lsun", "imagenet"]
+
+
+class PictureSet(NamedTuple):
+    """A set in torchvision's words: its class, and the names of its splits."""
+
+    class_name: str
+    train: str
+    val: str | None  # None: held out from the training pictures
+    test: str
+    target: Literal["label", "attributes"] | None = None  # the batch key of what comes with a picture
+    num_classes: int = 0
+    origin: str | None = None  # None: torchvision downloads it
+
+
+SETS = {
+    "svhn": PictureSet("SVHN", "train", None, "test", "label", 10),
+    "stl10": PictureSet("STL10", "unlabeled", None, "test"),
+    "celeba": PictureSet("CelebA", "train", "valid", "test", "attributes"),
+    "lsun": PictureSet("LSUN", "train", None, "val", origin="https://www.yf.io/p/lsun"),
+    "imagenet": PictureSet("ImageNet", "train", None, "val", "label", 1000, origin="https://image-net.org, on request"),
+}
+NUM_ATTRIBUTES = 40
+
+
+class LSUNPart:
+    """A folder `<category>_{train,val}_lmdb` of LSUN; torchvision's reader leaves a pickle in the working folder.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / "data.mdb").exists():
+            raise FileNotFoundError(f"there is no {path / 'data.mdb'}")
+        self.path = str(path)
+        with self._open() as database, database.begin() as transaction:
+            self.keys = list(transaction.cursor().iternext(keys=True, values=False))
+
+    def _open(self) -> Any:
+        """The database, opened for each picture: it must not be taken into another process, and 0.1 ms is little."""
+        import lmdb
+
+        return lmdb.open(self.path, readonly=True, lock=False, readahead=False)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, None]:
+        with self._open() as database, database.begin() as transaction:
+            return Image.open(BytesIO(transaction.get(self.keys[index]))), None
+
+
+class SquareDataset(Dataset[Batch]):
+    """Rows of a data set of pairs, a picture and its target, with the pictures cropped and resized.
+
+    Args:
+        source: pairs by number.
+        rows: which of them, `(N,)`.
+        image_size: side in pixels.
+        target: the batch key of the targets; None leaves them out.
+    """
+
+    def __init__(self, source: Any, rows: Tensor, image_size: int, target: str | None) -> None:
+        self.source = source
+        self.rows = rows
+        self.image_size = image_size
+        self.target = target
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {key: values[0] for key, values in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """A whole batch at once; the loader prefers it to `__getitem__`."""
+        pairs = [self.source[row] for row in self.rows[torch.as_tensor(indices)].tolist()]
+        images = torch.stack([as_square(picture, self.image_size, channels=3) for picture, _ in pairs])
+        batch = {"image": images.float().div_(255)}
+        if self.target is not None:
+            batch[self.target] = torch.stack([torch.as_tensor(target) for _, target in pairs])
+        return batch
+
+
+class TorchvisionDataModule(ImageDataModule):
+    """A public set in colour, from the files that torchvision's class of it reads (and downloads, where it can).
+
+    | `name` | training | validation | test | in a batch beside `image` |
+    |---|---|---|---|---|
+    | `svhn` | 73,257 digits of house numbers | held out | 26,032 | `label` |
+    | `stl10` | the 100,000 without labels | held out | 8,000 | |
+    | `celeba` | 162,770 faces | 19,867 | 19,962 | `attributes` `(N, 40)`, 0 or 1 |
+    | `lsun` | a category | held out | its 300 for validation | |
+    | `imagenet` | 1,281,167 | held out | the 50,000 for validation | `label` |
+
+    Held out are `val_size` training pictures, drawn with a fixed seed. Each picture is read when it is needed; its
+    largest centred square is resized (bicubic, antialiased), so ImageNet at 32 and 64 is made of whole pictures. The
+    downsampled ones that were published are folders of PNG files, for `ImageFolderDataModule`.
+
+    Args:
+        name: of the set.
+        image_size: side of the pictures in pixels.
+        root: folder of the data; the environment variable LIGHTNING_GEN_DATA if None, else `./data`.
+        batch_size: images a batch, on each rank.
+        num_workers: processes that read and decode.
+        classes: keep only these labels.
+        val_size: training pictures held out where a set has no validation split.
+        category: of LSUN, from the folders `<category>_{train,val}_lmdb`, which the package lmdb reads.
+
+    Raises:
+        DataError: if there is no such set, or a size is out of range.
+    """
+
+    def __init__(
+        self,
+        name: Name,
+        image_size: int = 64,
+        root: str | None = None,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        classes: list[int] | None = None,
+        val_size: int = 5000,
+        category: str = "bedroom",
+    ) -> None:
+        super().__init__(root, batch_size, num_workers, classes=classes)
+        if name not in SETS:
+            raise DataError(f"name is {name!r}; the sets are {', '.join(get_args(Name))}.")
+        if image_size < 1 or val_size < 0:
+            raise DataError(f"image_size={image_size}, val_size={val_size}; expected a side in pixels, and a number.")
+        self.name = name
+        self.image_size = image_size
+        self.val_size = val_size
+        self.category = category
+        self.set = SETS[name]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return (3, self.image_size, self.image_size)
+
+    @property
+    def num_classes(self) -> int:
+        return self.set.num_classes
+
+    @property
+    def condition_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"attributes": (NUM_ATTRIBUTES,)} if self.set.target == "attributes" else super().condition_shapes
+
+    def load(self) -> dict[Split, Dataset[Batch]]:
+        train, test = self._open(self.set.train), self._open(self.set.test)
+        order = torch.arange(len(train))
+        if self.set.val is not None:
+            val, held_out = self._open(self.set.val), None
+        elif self.val_size < len(train):
+            drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(HELD_OUT_SEED))
+            val, held_out, order = train, drawn[: self.val_size].sort().values, drawn[self.val_size :].sort().values
+        else:
+            raise DataError(f"val_size is {self.val_size}, and {self.name} has {len(train)} training pictures to give.")
+        return {
+            "train": self._pictures(train, order),
+            "val": self._pictures(val, held_out),
+            "test": self._pictures(test, None),
+        }
+
+    def _open(self, split: str) -> Any:
+        """One of torchvision's data sets, which checks the sums of the files that it unpacks or unpickles."""
+        import torchvision
+
+        try:
+            if self.name == "lsun":
+                return LSUNPart(self.root / f"{self.category}_{split}_lmdb")
+            return getattr(torchvision.datasets, self.set.class_name)(self.root, split)
+        except (RuntimeError, OSError, ImportError) as error:
+            remedy = (
+                f"get it from {self.set.origin}"
+                if self.set.origin
+                else f'type: python -c "from torchvision.datasets import {self.set.class_name} as D; '
+                f"D('{self.root.absolute()}', '{split}', download=True)\""
+            )
+            raise DatasetNotFoundError(
+                f"{self.set.class_name}'s files of {split!r} were looked for in {self.root.absolute()} and cannot be "
+                f"read ({' '.join(str(error).split())}); name the folder that holds them by root or the environment "
+                f"variable LIGHTNING_GEN_DATA, or {remedy}"
+            ) from error
+
+    def _pictures(self, source: Any, rows: Tensor | None) -> SquareDataset:
+        """The rows, or all, that have the `classes` asked for."""
+        rows = torch.arange(len(source)) if rows is None else rows
+        if self.classes is not None:  # SVHN's labels and ImageNet's targets are at hand without reading a picture.
+            labels = torch.as_tensor(source.labels if self.name == "svhn" else source.targets)
+            rows = rows[torch.isin(labels[rows], torch.tensor(self.classes))]
+        return SquareDataset(source, rows, self.image_size, self.set.target)
