@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_gen.models import GAN, NADE, VAE, BernoulliMixture
+from lightning_gen.models import GAN, NADE, VAE, BernoulliMixture, EoNADE
 from lightning_gen.models.vae import Posterior
 from tests.digits import held_out_digits, quiet_trainer
 from tests.ranks import spawn_ranks
@@ -34,6 +34,11 @@ class RowsVAE(Rows, VAE):
 class RowsGAN(Rows, GAN):
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         return self.rows((self.latent_dim,)) - 0.5
+
+
+class RowsEoNADE(Rows, EoNADE):
+    def draw_mask(self, num_images: int) -> Tensor:
+        return (self.rows(self.image_shape) < 0.5).double()
 
 
 class StillGAN(GAN):
@@ -64,6 +69,7 @@ MODELS = {
         gradient_clip_val=0.1,
     ),
     "nade": lambda: NADE(hidden_size=16, ordering=1, lr=0.01),
+    "eonade": lambda: RowsEoNADE(hidden_size=16, lr=0.01),
     "bernoulli_mixture": lambda: BernoulliMixture(num_components=5),
 }
 
@@ -86,7 +92,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _fit(name: str, devices: int, path: Path) -> None:
     torch.manual_seed(0)
     model = {**MODELS, **CHECKS}[name]()
-    if isinstance(model, (RowsGAN, NADE, BernoulliMixture)):
+    if isinstance(model, (RowsGAN, NADE, EoNADE, BernoulliMixture)):
         model.initialized.fill_(True)  # They would start from the images of the first rank's own loader.
     images = held_out_digits()[: BATCH * STEPS].round().double()
     # Lightning's own sampler would shuffle: here rank r takes rows r, r + 2, ... of each batch, in order.

@@ -29,10 +29,11 @@ from lightning_gen.nn.maxout import Maxout
 
 
 class Generator(nn.Module):
-    """Two rectified layers and a sigmoid for each pixel; weights uniform in [-0.05, 0.05]."""
+    """Two layers, the first one rectified, and a sigmoid for each pixel; weights uniform in [-0.05, 0.05]."""
 
-    def __init__(self, latent_dim: int, hidden_size: int, image_shape: tuple[int, ...]) -> None:
+    def __init__(self, latent_dim: int, hidden_size: int, second_layer: str, image_shape: tuple[int, ...]) -> None:
         super().__init__()
+        self.second_activation = torch.relu if second_layer == "relu" else torch.sigmoid
         self.image_shape = image_shape
         self.hidden1 = nn.Linear(latent_dim, hidden_size)
         self.hidden2 = nn.Linear(hidden_size, hidden_size)
@@ -42,7 +43,7 @@ class Generator(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, z: Tensor) -> Tensor:
-        hidden = self.hidden2(self.hidden1(z).relu()).relu()  # (N, H)
+        hidden = self.second_activation(self.hidden2(self.hidden1(z).relu()))  # (N, H)
         return self.output(hidden).sigmoid().unflatten(-1, self.image_shape)  # (N, C, H, W)
 
 
@@ -73,6 +74,7 @@ class GAN(AdversarialModule):
         noise: of unit variance, `uniform` in [-sqrt(3), sqrt(3)] or `gaussian`.
         spherical_z: project the noise onto the sphere of radius sqrt(latent_dim).
         hidden_size: units of the generator's two layers.
+        second_layer: activation of the second one, `sigmoid` in the authors' experiments on faces and CIFAR-10.
         maxout_units: units of the discriminator's two layers.
         maxout_pieces: affine maps that each unit takes the maximum of.
         input_dropout: share of the pixels that the discriminator does not see.
@@ -98,6 +100,7 @@ class GAN(AdversarialModule):
         noise: Literal["uniform", "gaussian"] = "uniform",
         spherical_z: bool = False,
         hidden_size: int = 1200,
+        second_layer: Literal["relu", "sigmoid"] = "relu",
         maxout_units: int = 240,
         maxout_pieces: int = 5,
         input_dropout: float = 0.2,
@@ -126,7 +129,7 @@ class GAN(AdversarialModule):
         self.real_target = 1 - label_smoothing
         self.discriminator_steps = discriminator_steps
         self.generator_loss = non_saturating_loss if generator_loss == "non_saturating" else saturating_loss
-        self.generator = Generator(latent_dim, hidden_size, self.image_shape)
+        self.generator = Generator(latent_dim, hidden_size, second_layer, self.image_shape)
         self.discriminator = Discriminator(
             math.prod(self.image_shape), maxout_units, maxout_pieces, input_dropout, hidden_dropout
         )

@@ -177,14 +177,7 @@ class NADE(LikelihoodModule):
 
     def initialize_from(self, batches: Iterable[Any]) -> None:
         """Set the output biases so that the model starts near independent pixels with the data's frequencies."""
-        total, count = torch.zeros(len(self.ordering), dtype=torch.float64), 0
-        for batch in batches:
-            images = as_batch(batch)["image"].flatten(1)
-            total += images.sum(0, dtype=torch.float64).cpu()
-            count += len(images)
-        # One white and one black image more than there are: a pixel that is always black may be white in the next.
-        means = (total + 1) / (count + 2)
-        self.output_bias.data.copy_(means.logit()[self.ordering.cpu()])
+        self.output_bias.data.copy_(pixel_frequencies(batches).logit()[self.ordering.cpu()])
 
     # The model --------------------------------------------------------------------------------------------------
 
@@ -230,13 +223,31 @@ class NADE(LikelihoodModule):
         return loss
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
-        lr, momentum, decay = self.hparams["lr"], self.hparams["momentum"], self.hparams["lr_decay"]
-        if self.hparams["optimizer"] == "adam":
-            optimizer: torch.optim.Optimizer = torch.optim.Adam(self.parameters(), lr=lr)
-        else:
-            optimizer = torch.optim.SGD(self.parameters(), lr=lr, momentum=momentum, nesterov=momentum > 0)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 1 / (1 + decay * t))
-        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+        return decaying_optimizer(self)
+
+
+def pixel_frequencies(batches: Iterable[Any]) -> Tensor:
+    """How often each pixel is white, `(D,)`, counting one white and one black image more than there are.
+
+    A pixel that is always black may be white in the next image.
+    """
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for batch in batches:
+        images = as_batch(batch)["image"].flatten(1)
+        total = total + images.sum(0, dtype=torch.float64).cpu()
+        count += len(images)
+    return (total + 1) / (count + 2)
+
+
+def decaying_optimizer(model: LikelihoodModule) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+    """The optimizer of a model's hyper-parameters, whose step size falls with the number of batches."""
+    lr, momentum, decay = (model.hparams[name] for name in ("lr", "momentum", "lr_decay"))
+    if model.hparams["optimizer"] == "adam":
+        optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum, nesterov=momentum > 0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 1 / (1 + decay * t))
+    return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
 
 def permutation(ordering: int | list[int] | None, num_pixels: int) -> Tensor:

@@ -25,6 +25,18 @@ def test_published_sizes() -> None:
     assert sum(p.numel() for p in model.discriminator.parameters()) == 1_231_441
 
 
+def test_second_layer_is_rectified_or_a_sigmoid() -> None:
+    """Without a first layer's signal the second one is its bias b: the pixels' logits are relu(b) or sigmoid(b)."""
+    for second_layer, hidden in (("relu", [0.0, 2.0]), ("sigmoid", [1 / 3, 2 / 3])):
+        model = GAN((1, 1, 2), hidden_size=2, second_layer=second_layer)
+        nn.init.zeros_(model.generator.hidden2.weight)
+        nn.init.eye_(model.generator.output.weight)
+        bias = [-1.0, 2.0] if second_layer == "relu" else [-math.log(2), math.log(2)]
+        model.generator.hidden2.bias.data = torch.tensor(bias)
+        expected = torch.tensor(hidden).sigmoid().view(1, 1, 1, 2)
+        torch.testing.assert_close(model.decode(torch.randn(1, 100)), expected)
+
+
 def test_value_at_the_optimal_discriminator() -> None:
     """Free logits on a finite set climb to D* = p/(p+q), where the value is -log 4 + 2 JSD."""
     p = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
