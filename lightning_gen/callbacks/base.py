@@ -37,9 +37,9 @@ def log_folder(trainer: Trainer) -> Path:
 class EvaluationCallback(Callback):
     """Base of callbacks that sample a model at the end of validation and of test.
 
-    In `fit` they run in the first epoch, in every n-th after it, and in the last one that `max_epochs` or `max_steps`
-    announce; never in the sanity check. They draw from their own generators and put back the global ones, so training
-    is bit-equal with and without them.
+    In `fit` they run in the first epoch, in every n-th (the n-th, the 2n-th, ...), and in the last one that `max_epochs`
+    or `max_steps` announce; never in the sanity check. They draw from their own generators and put back the global
+    ones, so training is bit-equal with and without them.
 
     Args:
         every_n_epochs: epochs from one run to the next.
@@ -79,7 +79,8 @@ class EvaluationCallback(Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return not trainer.sanity_checking
         is_last = trainer.current_epoch + 1 == trainer.max_epochs or 0 < trainer.max_steps <= trainer.global_step
-        return is_last or trainer.current_epoch % self.every_n_epochs == 0
+        # Counted as the Trainer counts `check_val_every_n_epoch`: epochs n - 1, 2n - 1, ... from 0, and the first one.
+        return is_last or trainer.current_epoch == 0 or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def observe(self, trainer: Trainer, pl_module: GenerativeModule, batch: Batch, batch_idx: int) -> None:
         """See a held-out batch: its conditions are kept until there are `num_samples` of them."""
