@@ -1,7 +1,5 @@
 """Exact tests of the convolutional adversarial nets of 2015, and a real training."""
 
-from itertools import pairwise
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -222,8 +220,6 @@ def test_features_are_all_layers_maxima_on_a_four_by_four_grid() -> None:
     assert maps.shape == (3, 16, 4, 4)
     assert (maps < 0).any(), "the features are those after the leaky rectifiers"
     torch.testing.assert_close(features, torch.cat(expected, 1))
-    published = [128, 256, 512, 1024]
-    assert [b for _, b in pairwise([0, *published])] == published
 
 
 def test_networks_compile_in_place() -> None:
