@@ -57,7 +57,10 @@ def probe(
     for name, discriminator in (*readers.items(), ("raw pixels", None)):
         x = {split: vectors(discriminator, columns["image"]).numpy() for split, columns in splits.items()}
         y = {split: columns["label"].numpy() for split, columns in splits.items()}
-        machines = [LinearSVC(C=c, max_iter=10_000, random_state=seed).fit(x["train"], y["train"]) for c in PENALTIES]
+        machines = [
+            LinearSVC(C=c, dual="auto", max_iter=10_000, random_state=seed).fit(x["train"], y["train"])
+            for c in PENALTIES
+        ]
         best = max(machines, key=lambda machine: machine.score(x["val"], y["val"]))
         accuracy = best.score(x["test"], y["test"])
         error = (accuracy * (1 - accuracy) / len(y["test"])) ** 0.5

@@ -182,7 +182,9 @@ def test_each_update_moves_one_network_alone() -> None:
         def step(self, *updates: tuple[object, Tensor]) -> None:
             before = {name: value.clone() for name, value in self.named_parameters()}
             super().step(*updates)
-            moved.append({name.split(".")[0] for name, value in self.named_parameters() if (value != before[name]).any()})
+            moved.append(
+                {name.split(".")[0] for name, value in self.named_parameters() if (value != before[name]).any()}
+            )
 
     moved: list[set[str]] = []
     model = Watched((1, 16, 16), base_channels=2)
