@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning_gen.commands.pictures import Condition, Device, decode, load, new_output, require_latent
 from lightning_gen.errors import LightningGenError
 
@@ -46,7 +48,7 @@ def arithmetic(
 
         from lightning_gen.callbacks.files import image_grid, write_png
 
-        model = load(ckpt_path, device, seed)
+        model: Any = load(ckpt_path, device, seed)
         require_latent(model, condition)
         z = model.sample_latent(num_samples)
         means = {name: z[numbers].mean(0) for name, numbers in kinds.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning_gen.commands.pictures import Condition, Device, decode, load, new_output, require_latent
 from lightning_gen.errors import LightningGenError
 
@@ -40,7 +42,7 @@ def interpolate(
         from lightning_gen.callbacks.files import image_grid, write_png
         from lightning_gen.functional import interpolate as between
 
-        model = load(ckpt_path, device, seed)
+        model: Any = load(ckpt_path, device, seed)
         require_latent(model, condition)
         points = model.sample_latent(num_points)
         rows = [between(points[i - 1], points[i], num_steps, spherical) for i in (*range(1, num_points), 0)]

@@ -63,8 +63,8 @@ def probe(
         ]
         best = max(machines, key=lambda machine: machine.score(x["val"], y["val"]))
         accuracy = best.score(x["test"], y["test"])
-        error = (accuracy * (1 - accuracy) / len(y["test"])) ** 0.5
-        score = f"{100 * accuracy:.2f} ± {100 * error:.2f}"
+        deviation = (accuracy * (1 - accuracy) / len(y["test"])) ** 0.5
+        score = f"{100 * accuracy:.2f} ± {100 * deviation:.2f}"
         print(f"{name:24} {x['test'].shape[1]:6} {best.C:7} {100 * best.score(x['val'], y['val']):10.2f} {score:>15}")
     sizes = ", ".join(f"{len(columns['label']):,} {split}" for split, columns in splits.items())
     print(f"{sizes} images; C chosen on the validation images, the same images scored once on test.")

@@ -60,8 +60,8 @@ class Generator(nn.Sequential):
             nn.ReLU(),
             nn.Unflatten(1, (hidden[0], side, side)),
         ]
-        size = {"stride": 2, "padding": (kernel_size - 1) // 2, "output_padding": kernel_size % 2}  # Doubles the side.
-        for before, after in pairwise(hidden):
+        size: dict[str, Any] = {"stride": 2, "padding": (kernel_size - 1) // 2, "output_padding": kernel_size % 2}
+        for before, after in pairwise(hidden):  # Each doubles the side.
             layers += [
                 nn.ConvTranspose2d(before, after, kernel_size, bias=False, **size),
                 nn.BatchNorm2d(after, eps=1e-8),

@@ -9,7 +9,7 @@ from lightning_gen.errors import DataError
 from lightning_gen.metrics import FrechetDistance, Samples
 from lightning_gen.models import DCGAN
 from lightning_gen.nn import DigitFeatures
-from tests.digits import held_out_digits, quiet_trainer, train_on_digits
+from tests.digits import held_out_digits, quiet_trainer, training_digits
 
 
 def small_dcgan(side: int = 16, **arguments: object) -> DCGAN:
@@ -248,9 +248,8 @@ def test_learns_to_draw_better_than_independent_pixels() -> None:
 
     distance.update(Samples(held_out_digits(), *extractor(held_out_digits())), role="reference")
     torch.manual_seed(0)
-    model = DCGAN((1, 28, 28), base_channels=16, lr=1e-3)
-    train = train_on_digits(model, epochs=4, binarization="none")
+    model, train = DCGAN((1, 28, 28), base_channels=8, lr=2e-3), training_digits()
+    loader = torch.utils.data.DataLoader(train, batch_size=25, shuffle=True)
+    quiet_trainer(max_epochs=6, limit_val_batches=0).fit(model, loader)
     baseline = score(train.mean(0).expand(500, -1, -1, -1).bernoulli())
-    reached = score(model.sample(500))
-    print(f"{reached:.1f} of {baseline:.1f}")
-    assert reached < 0.5 * baseline
+    assert score(model.sample(500)) < 0.6 * baseline  # 0.32 and 0.33 with the two seeds tried.
