@@ -82,7 +82,6 @@ class AdversarialModule(GenerativeModule):
             optimizer = updates[index][0]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        torch.clear_autocast_cache()  # It holds bf16 copies of the weights as they were, for the whole training step.
 
     def _is_due(self, optimizer: Any) -> bool:
         """Count the call; true when the gradients of enough calls have come together, or the epoch ends."""

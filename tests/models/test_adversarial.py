@@ -73,7 +73,7 @@ def test_scaled_gradients_are_unscaled_though_the_scale_changes_between_optimize
 
 
 def test_mixed_precision_sees_the_network_that_has_just_moved() -> None:
-    """Autocast keeps bf16 copies of weights for a whole training step, in which a network moves and is used again."""
+    """Autocast would keep bf16 copies of weights for a whole training step; Lightning turns that off."""
 
     class Mixed(Duel):
         def __init__(self) -> None:
