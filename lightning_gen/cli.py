@@ -22,6 +22,12 @@ FUNCTIONS = {  # name: where its function is, and what it does
         "sample:sample",
         "write a checkpoint's images: lightning-gen sample --ckpt_path last.ckpt --output a.png",
     ),
+    "interpolate": (
+        "interpolate:interpolate",
+        "draw the way from sample to sample: lightning-gen interpolate --ckpt_path last.ckpt --output a.png",
+    ),
+    "arithmetic": ("arithmetic:arithmetic", "draw sums and differences of samples: a - b + c"),
+    "probe": ("probe:probe", "classify images by what a checkpoint's discriminator sees in them"),
     "parzen": ("parzen:parzen", "score MNIST's own training images as samples, to see what a Parzen window is worth"),
     "list": ("list:list_recipes", "show the recipes, and what each of them reaches"),
 }
@@ -29,7 +35,7 @@ HELP = f"""usage: lightning-gen COMMAND [options]
 
 Trains, judges and samples the deep generative models of images that the field began with.
 
-{chr(10).join(f"  {name:10}{text}" for name, text in [*TRAINER.items(), *((k, v[1]) for k, v in FUNCTIONS.items())])}
+{chr(10).join(f"  {name:12}{text}" for name, text in [*TRAINER.items(), *((k, v[1]) for k, v in FUNCTIONS.items())])}
 
 `lightning-gen COMMAND --help` shows the options of a command. An error is one line; with LIGHTNING_GEN_TRACEBACK=1 in
 the environment it comes with its traceback.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_gen.models import GAN, NADE, VAE, BernoulliMixture, EoNADE
+from lightning_gen.models import DCGAN, GAN, NADE, VAE, BernoulliMixture, EoNADE
 from lightning_gen.models.vae import Posterior
 from tests.digits import held_out_digits, quiet_trainer
 from tests.ranks import spawn_ranks
@@ -41,6 +41,29 @@ class RowsEoNADE(Rows, EoNADE):
         return (self.rows(self.image_shape) < 0.5).double()
 
 
+class RowsDCGAN(Rows, DCGAN):
+    """Normalised by fixed statistics, as those of a batch are each rank's own; with a gradient for each network."""
+
+    def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.rows((self.latent_dim,)) - 0.5
+
+    def on_train_epoch_start(self) -> None:
+        for module in self.modules():
+            if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
+                module.eval()
+
+
+class EachOwnStatistics(DCGAN):
+    """Batch normalisation sees each rank's own images, and both ranks still move alike."""
+
+    def on_train_end(self) -> None:
+        for ours in (self.generator[0].weight, self.discriminator.logit.weight):
+            both = self.trainer.strategy.all_gather(ours.detach())
+            torch.testing.assert_close(both[0], both[1], rtol=0, atol=0)
+        means = self.trainer.strategy.all_gather(self.generator[1].running_mean)
+        assert not torch.equal(means[0], means[1]), "the ranks drew the same noise"
+
+
 class StillGAN(GAN):
     """Checks that both ranks hold the same parameters, and does not move them."""
 
@@ -68,12 +91,17 @@ MODELS = {
         discriminator_steps=2,
         gradient_clip_val=0.1,
     ),
+    "dcgan": lambda: RowsDCGAN((1, 28, 28), latent_dim=3, base_channels=2, lr=0.01),
     "nade": lambda: NADE(hidden_size=16, ordering=1, lr=0.01),
     "eonade": lambda: RowsEoNADE(hidden_size=16, lr=0.01),
     "bernoulli_mixture": lambda: BernoulliMixture(num_components=5),
 }
 
-CHECKS = {"own_noise": lambda: OwnNoise(hidden_size=4), "initialization": lambda: StillGAN(hidden_size=4)}
+CHECKS = {
+    "own_noise": lambda: OwnNoise(hidden_size=4),
+    "initialization": lambda: StillGAN(hidden_size=4),
+    "batch_normalisation": lambda: EachOwnStatistics((1, 28, 28), latent_dim=3, base_channels=2, lr=0.01),
+}
 
 
 def _rank(path: Path) -> None:
@@ -117,7 +145,7 @@ def test_two_ranks_equal_one_process_on_the_joined_batch(name: str, two_ranks: P
     two = torch.load(two_ranks / f"{name}.pt", weights_only=True)
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-9, atol=1e-12, msg=lambda text, key=key: f"{key}: {text}")
-        fixed = not value.is_floating_point()  # Flags and orderings.
+        fixed = not value.is_floating_point() or "running" in key  # Flags, orderings, statistics.
         assert fixed or not torch.equal(value.float(), start[key]), f"{key} did not move"
 
 
@@ -126,6 +154,10 @@ def test_ranks_start_from_one_initialization(two_ranks: Path) -> None:
     bias = torch.load(two_ranks / "initialization.pt", weights_only=True)["generator.output.bias"]
     mean = held_out_digits()[:24:2].round().double().mean(0).flatten().clamp(1e-7, 1 - 1e-7)
     torch.testing.assert_close(bias.sigmoid(), mean, rtol=0, atol=1e-6)
+
+
+def test_ranks_with_their_own_batch_statistics_stay_together(two_ranks: Path) -> None:
+    assert (two_ranks / "batch_normalisation.pt").exists()  # Written after EachOwnStatistics held on both ranks.
 
 
 def test_ranks_draw_different_noise(two_ranks: Path) -> None:

@@ -37,7 +37,7 @@ def log_folder(trainer: Trainer) -> Path:
 class EvaluationCallback(Callback):
     """Base of callbacks that sample a model at the end of validation and of test.
 
-    In `fit` they run in the first epoch, in every n-th (the n-th, the 2n-th, ...), and in the last one that `max_epochs`
+    In `fit` they run in the first epoch, in every n-th (n-th, 2n-th, ...), and in the last one that `max_epochs`
     or `max_steps` announce; never in the sanity check. They draw from their own generators and put back the global
     ones, so training is bit-equal with and without them.
 

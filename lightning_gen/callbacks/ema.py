@@ -21,7 +21,8 @@ class EMA(Callback):
     `state_dict` holds the averages, so what was scored is what `load_from_checkpoint`, `test`, `predict` and `sample`
     read; the training weights stand in the callback's own state, and `fit` goes on from them. (A checkpoint saved with
     `save_weights_only=True` passes callbacks by: it holds the training weights.) After `fit` the module keeps the
-    averages. Buffers, such as running statistics, are the training model's.
+    averages. The running statistics of batch normalisation are averaged like the weights: those of the training weights
+    would not fit the averages.
 
     Args:
         decay: d, in [0, 1).
@@ -55,9 +56,10 @@ class EMA(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the weights as they are: here `initialize_from` has run and a checkpoint has been read."""
-        for name, parameter in pl_module.named_parameters():
-            if parameter.requires_grad and self._is_averaged(name):
-                self._weights[name] = parameter.detach()
+        frozen = {name for name, parameter in pl_module.named_parameters() if not parameter.requires_grad}
+        for name, value in pl_module.state_dict().items():
+            if value.is_floating_point() and name not in frozen and self._is_averaged(name):
+                self._weights[name] = value
         self._others = {n: self._others.get(n, w).to(w.device, copy=True) for n, w in self._weights.items()}
 
     def _is_averaged(self, name: str) -> bool:
@@ -90,7 +92,8 @@ class EMA(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the averages in the module, for `test`, `predict` and whoever trained it."""
-        self._weights = {name: pl_module.get_parameter(name).detach() for name in self._weights}  # Now on the CPU.
+        state = pl_module.state_dict()
+        self._weights = {name: state[name] for name in self._weights}  # Now on the CPU.
         self._swap()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_gen._lightning import Callback, pl
 from lightning_gen.callbacks import EMA, RandomState, SampleEvaluation
 from lightning_gen.errors import LightningGenError
-from lightning_gen.models import GAN
+from lightning_gen.models import DCGAN, GAN
 from tests.callbacks.runs import MeanPixel, assert_bit_equal, fit, small_gan, small_vae
 
 
@@ -55,6 +55,22 @@ def test_it_validates_the_average_of_every_batch(make_model: Any, decay: float, 
             assert error < 0.01 * moved + 1e-7, f"{name}: off by {error:g} after moving {moved:g}"
             assert not torch.equal(value, history[-1])
     assert_bit_equal(dict(trainer.lightning_module.state_dict()), record.validated)
+
+
+def test_running_statistics_are_averaged_as_the_weights_are(tmp_path: Path) -> None:
+    """Those of the training weights would not fit the averages; a counter of batches is no statistic."""
+
+    def make_model() -> DCGAN:
+        return DCGAN((1, 28, 28), latent_dim=4, base_channels=2)
+
+    record = Record()
+    fit([EMA(0.5), record], make_model, default_root_dir=tmp_path)
+    for name in ("generator.1.running_mean", "generator.1.running_var", "generator.5.running_var"):
+        history = [batch[name] for batch in record.batches]
+        torch.testing.assert_close(record.validated[name].double(), average(history, 0.5), rtol=1e-5, atol=1e-6)
+        assert not torch.equal(record.validated[name], history[-1])
+    for name in ("generator.1.num_batches_tracked", "discriminator.layers.1.1.running_mean"):
+        assert torch.equal(record.validated[name], record.batches[-1][name])
 
 
 def test_modules_are_chosen_by_name(tmp_path: Path) -> None:

@@ -72,6 +72,27 @@ def test_scaled_gradients_are_unscaled_though_the_scale_changes_between_optimize
     assert seen == [(a, b), (a - 0.1 * 2.5, b + 0.1 * a)]
 
 
+def test_mixed_precision_sees_the_network_that_has_just_moved() -> None:
+    """Autocast would keep bf16 copies of weights for a whole training step; Lightning turns that off."""
+
+    class Mixed(Duel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = nn.Linear(1, 1, bias=False)
+            nn.init.constant_(self.network.weight, 1.0)
+
+        def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+            return [torch.optim.SGD(self.network.parameters(), lr=0.5)]
+
+        def training_step(self, batch: Tensor, batch_idx: int) -> None:
+            before = self.network(batch)
+            assert before.dtype == torch.bfloat16
+            self.step((self.optimizers(), before.float().sum()))
+            self.seen.append((before.item(), self.network(batch).item()))
+
+    assert fit(Mixed(), [1.0], precision="bf16-mixed") == [(1.0, 0.5)]
+
+
 def test_accumulating_no_batches_is_refused() -> None:
     with pytest.raises(ConditionError, match="at least 1"):
         Duel(accumulate_grad_batches=0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import ConditionError, DataError
-from lightning_gen.models import GAN, NADE, VAE, BernoulliMixture, EoNADE, GenerativeModule, as_batch
+from lightning_gen.models import DCGAN, GAN, NADE, VAE, BernoulliMixture, EoNADE, GenerativeModule, as_batch
 from tests.digits import quiet_trainer, train_on_digits
 
 
@@ -95,13 +96,14 @@ def test_sampling_restores_each_modules_mode() -> None:
     [
         (VAE, {"hidden_size": 20}),
         (GAN, {"hidden_size": 20}),
+        (DCGAN, {"image_shape": (1, 28, 28), "base_channels": 4}),
         (NADE, {"hidden_size": 20}),
         (EoNADE, {"hidden_size": 20}),
         (BernoulliMixture, {"num_components": 20}),
     ],
 )
 def test_samples_after_loading_equal_samples_before(
-    model_class: type[GenerativeModule], size: dict[str, int], tmp_path: Path
+    model_class: type[GenerativeModule], size: dict[str, Any], tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     model = model_class(**size)

@@ -1,0 +1,98 @@
+"""What the commands share that turn a checkpoint into pictures: where they write, and on which device they draw."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+from lightning_gen.errors import LightningGenError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lightning_gen.models.base import GenerativeModule
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass
+class Condition:
+    """What all samples are conditioned on, for models that take it.
+
+    Args:
+        label: class of every image.
+        caption: description of every image.
+    """
+
+    label: int | None = None
+    caption: str | None = None
+
+    def rows(self, number: int) -> dict[str, Any] | None:
+        """The same condition for each of a number of images."""
+        import torch
+
+        label = {} if self.label is None else {"label": torch.full((number,), self.label)}
+        caption = {} if self.caption is None else {"caption": [self.caption] * number}
+        return {**label, **caption} or None
+
+
+@contextmanager
+def new_output(output: str, folders: bool = False) -> Iterator[Path]:
+    """Give a path to write to, which becomes the output once the block has ended without an error.
+
+    Raises:
+        LightningGenError: at once, if the output is no .png (or, with `folders`, no new folder) or cannot be written.
+    """
+    target = Path(output)
+    if target.suffix not in (("", ".png") if folders else (".png",)):
+        instead = " or a folder without suffix" if folders else ""
+        raise LightningGenError(f"The output {output} ends in {target.suffix!r}; expected .png{instead}.")
+    if target.is_dir() if target.suffix else target.exists():
+        raise LightningGenError(f"The output {output} is there already and is not a .png file; give another name.")
+    try:  # A folder beside the output takes what is half-written, and shows now whether writing is possible.
+        scratch = TemporaryDirectory(prefix=".lightning-gen-", dir=target.absolute().parent)
+    except OSError as error:
+        raise LightningGenError(f"The output {output} cannot be written: {error.strerror}.") from error
+    with scratch as folder:
+        draft = Path(folder) / target.name
+        yield draft
+        os.replace(draft, target)
+
+
+def load(ckpt_path: str, device: Device, seed: int) -> GenerativeModule:
+    """A checkpoint's model on a device, `auto` for the GPU if there is one, and the random stream at its seed."""
+    import torch
+
+    from lightning_gen.checkpoints import load_model
+
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    name: str = device
+    if device == "auto":
+        name = accelerator.type if accelerator else "cpu"
+    elif device != "cpu" and (accelerator is None or device != accelerator.type):
+        raise LightningGenError(f"There is no {device} device here; give --device auto or cpu.")
+    model = load_model(ckpt_path).to(name)
+    torch.manual_seed(seed)
+    return model
+
+
+def require_latent(model: Any, condition: Condition) -> None:
+    """Refuse models whose images are no function of a vector, or that would be given one label and then another."""
+    if not (hasattr(model, "sample_latent") and hasattr(model, "decode")):
+        raise LightningGenError(f"{type(model).__name__} has no noise vectors to move in; a GAN, a DCGAN or a VAE has.")
+    if model.condition_keys and condition == Condition():
+        wanted = " ".join(f"--condition.{key}" for key in model.condition_keys)
+        raise LightningGenError(f"{type(model).__name__} needs one condition for the whole picture; give {wanted}.")
+
+
+def decode(model: Any, z: Tensor, condition: Condition) -> Tensor:
+    """The images of noise vectors, `(N, *image_shape)` on the CPU."""
+    import torch
+
+    with model.evaluating(), torch.no_grad():
+        return model.decode(z, model.check_condition(condition.rows(len(z)), len(z))).cpu()
