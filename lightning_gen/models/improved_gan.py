@@ -350,8 +350,8 @@ class ImprovedGAN(AdversarialModule):
         numbers = torch.empty(0)
         for batch in batches:
             batch = self.as_batch(batch)
-            known = batch["label"] >= 0
-            images, labels = torch.cat([images, batch["image"][known]]), torch.cat([labels, batch["label"][known]])
+            known = (given := self.labels_of(batch)) >= 0
+            images, labels = torch.cat([images, batch["image"][known]]), torch.cat([labels, given[known]])
             numbers = torch.cat([numbers, torch.rand(len(known), generator=generator)[known]])
             order = numbers.argsort()
             place = F.one_hot(labels[order], self.num_classes).cumsum(0).gather(1, labels[order][:, None])[:, 0]
@@ -366,18 +366,22 @@ class ImprovedGAN(AdversarialModule):
             )
         return images, labels
 
-    def check_batch(self, batch: Batch) -> None:
-        """Also refuse missing labels and those out of range where classes are learned."""
-        super().check_batch(batch)
-        if not self.semi_supervised:
-            return
+    def labels_of(self, batch: Batch) -> Tensor:
+        """The labels of a batch, `(N,)`.
+
+        Raises:
+            DataError: if there are none, or one is out of range.
+        """
         if "label" not in batch:
             raise DataError(
                 f"The batch holds {sorted(batch)}; ImprovedGAN needs 'label' too (-1 for an image without), or "
                 "semi_supervised=false."
             )
         if (high := batch["label"].max().item()) >= self.num_classes:
-            raise DataError(f"Labels reach {high}; with num_classes={self.num_classes} the last is {high - 1}.")
+            raise DataError(
+                f"Labels reach {high}; with num_classes={self.num_classes} the last is {self.num_classes - 1}."
+            )
+        return batch["label"]
 
     # Sampling -------------------------------------------------------------------------------------------------------
 
@@ -490,6 +494,6 @@ class ImprovedGAN(AdversarialModule):
 
     def _score(self, batch: Batch, stage: str) -> None:
         if self.semi_supervised:
-            wrong = (self.classify(batch["image"]) != batch["label"]).float()
+            wrong = (self.classify(batch["image"]) != self.labels_of(batch)).float()
             self.log(f"{stage}/error_rate", wrong.mean(), batch_size=len(wrong), sync_dist=True)
             self.log(f"{stage}/errors", wrong.sum(), batch_size=len(wrong), reduce_fx="sum", sync_dist=True)
