@@ -7,6 +7,7 @@ from lightning_gen.models.dcgan import DCGAN
 from lightning_gen.models.digit_classifier import DigitClassifier
 from lightning_gen.models.eonade import EoNADE
 from lightning_gen.models.gan import GAN
+from lightning_gen.models.improved_gan import ImprovedGAN
 from lightning_gen.models.nade import NADE
 from lightning_gen.models.vae import VAE
 
@@ -23,6 +24,7 @@ __all__ = [
     "EoNADE",
     "GenerativeModule",
     "ImageModule",
+    "ImprovedGAN",
     "LikelihoodModule",
     "as_batch",
 ]

@@ -3,5 +3,19 @@
 from lightning_gen.nn.digits import DigitNetwork
 from lightning_gen.nn.features import DigitFeatures, FeatureExtractor, Features, InceptionV3
 from lightning_gen.nn.maxout import Maxout
+from lightning_gen.nn.minibatch_discrimination import MinibatchDiscrimination
+from lightning_gen.nn.virtual_batch_norm import VirtualBatchNorm
+from lightning_gen.nn.weight_norm import WeightNorm, initialize_from_data
 
-__all__ = ["DigitFeatures", "DigitNetwork", "FeatureExtractor", "Features", "InceptionV3", "Maxout"]
+__all__ = [
+    "DigitFeatures",
+    "DigitNetwork",
+    "FeatureExtractor",
+    "Features",
+    "InceptionV3",
+    "Maxout",
+    "MinibatchDiscrimination",
+    "VirtualBatchNorm",
+    "WeightNorm",
+    "initialize_from_data",
+]

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer
 from lightning_gen.functional import discriminator_loss, non_saturating_loss
-from lightning_gen.models import GAN, VAE
+from lightning_gen.models import GAN, VAE, ImprovedGAN
 from tests.digits import quiet_trainer
 
 STEPS, ROUNDS = 100, 5
@@ -61,12 +62,40 @@ def gan_by_hand(model: GAN, loader: Any) -> float:
     return time.perf_counter() - start
 
 
+def improved_gan_by_hand(model: ImprovedGAN, loader: Any) -> float:
+    optimizer_d, optimizer_g = model.configure_optimizers()
+    features, (d_parameters, g_parameters) = model.discriminator.features, model.players()
+    start = time.perf_counter()
+    for images in loader:
+        with torch.no_grad():
+            fake = model.generator(torch.rand(len(images), 100))
+        rows = torch.randperm(100)
+        logits = model.discriminator(torch.cat([images, fake, model.labelled_images[rows]]))
+        real_logits, fake_logits, labelled_logits = logits.chunk(3)
+        loss_d = discriminator_loss(real_logits.logsumexp(1), fake_logits.logsumexp(1))
+        loss_d = loss_d + F.cross_entropy(labelled_logits, model.labels[rows])
+        for parameter, gradient in zip(d_parameters, torch.autograd.grad(loss_d, d_parameters), strict=True):
+            parameter.grad = gradient
+        optimizer_d.step()
+        with torch.no_grad():
+            real_mean = features(images).mean(0)
+        loss_g = (features(model.generator(torch.rand(len(images), 100))).mean(0) - real_mean).square().mean()
+        for parameter, gradient in zip(g_parameters, torch.autograd.grad(loss_g, g_parameters), strict=True):
+            parameter.grad = gradient
+        optimizer_g.step()
+    return time.perf_counter() - start
+
+
 @pytest.mark.benchmark(group="step over the bare loop")
 @pytest.mark.parametrize("logs", [False, True], ids=["silent", "logs"])
 @pytest.mark.parametrize(
     ("make", "by_hand"),
-    [(lambda: VAE(optimizer="adam", activation="relu", init_std=None), vae_by_hand), (GAN, gan_by_hand)],
-    ids=["vae", "gan"],
+    [
+        (lambda: VAE(optimizer="adam", activation="relu", init_std=None), vae_by_hand),
+        (GAN, gan_by_hand),
+        (ImprovedGAN, improved_gan_by_hand),
+    ],
+    ids=["vae", "gan", "improved_gan"],
 )
 def test_step_over_the_bare_loop(
     make: Callable[[], LightningModule], by_hand: Callable[..., float], logs: bool, benchmark: Any
@@ -76,7 +105,7 @@ def test_step_over_the_bare_loop(
     model = make()
     if not logs:
         model.log = model.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
-    if isinstance(model, GAN):
+    if isinstance(model, (GAN, ImprovedGAN)):
         model.initialized.fill_(True)
     rounds = ROUNDS if benchmark.enabled else 1
     pairs = [(by_trainer(model, loader), by_hand(model, loader)) for _ in range(rounds)]

@@ -10,7 +10,17 @@ from torch import Tensor, nn
 
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import ConditionError, DataError
-from lightning_gen.models import DCGAN, GAN, NADE, VAE, BernoulliMixture, EoNADE, GenerativeModule, as_batch
+from lightning_gen.models import (
+    DCGAN,
+    GAN,
+    NADE,
+    VAE,
+    BernoulliMixture,
+    EoNADE,
+    GenerativeModule,
+    ImprovedGAN,
+    as_batch,
+)
 from tests.digits import quiet_trainer, train_on_digits
 
 
@@ -97,6 +107,7 @@ def test_sampling_restores_each_modules_mode() -> None:
         (VAE, {"hidden_size": 20}),
         (GAN, {"hidden_size": 20}),
         (DCGAN, {"image_shape": (1, 28, 28), "base_channels": 4}),
+        (ImprovedGAN, {"reference_batch": 10, "minibatch_kernels": 5, "historical_averaging": 0.1}),
         (NADE, {"hidden_size": 20}),
         (EoNADE, {"hidden_size": 20}),
         (BernoulliMixture, {"num_components": 20}),
