@@ -7,8 +7,8 @@ from lightning_gen.models.dcgan import DCGAN
 from lightning_gen.models.digit_classifier import DigitClassifier
 from lightning_gen.models.eonade import EoNADE
 from lightning_gen.models.gan import GAN
-from lightning_gen.models.improved_gan import ImprovedGAN
 from lightning_gen.models.gmmn import GMMN
+from lightning_gen.models.improved_gan import ImprovedGAN
 from lightning_gen.models.nade import NADE
 from lightning_gen.models.vae import VAE
 
