@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_gen.models import DCGAN, GAN, NADE, VAE, BernoulliMixture, EoNADE, ImprovedGAN
+from lightning_gen.models import DCGAN, GAN, GMMN, NADE, VAE, BernoulliMixture, EoNADE, ImprovedGAN
 from lightning_gen.models.vae import Posterior
 from tests.digits import held_out_digits, quiet_trainer
 from tests.ranks import spawn_ranks
@@ -35,6 +35,11 @@ class RowsVAE(Rows, VAE):
 class RowsGAN(Rows, GAN):
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         return self.rows((self.latent_dim,)) - 0.5
+
+
+class RowsGMMN(Rows, GMMN):
+    def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        return 2 * self.rows((self.latent_dim,)) - 1
 
 
 class RowsEoNADE(Rows, EoNADE):
@@ -110,6 +115,15 @@ MODELS = {
     ),
     "dcgan": lambda: RowsDCGAN((1, 28, 28), latent_dim=3, base_channels=2, lr=0.01),
     "improved_gan": RowsImprovedGAN,
+    "gmmn": lambda: RowsGMMN(hidden_sizes=(16,), bandwidths=None),
+    "gmmn_autoencoder": lambda: RowsGMMN(
+        hidden_sizes=(16,),
+        bandwidths=None,
+        code_sizes=(6,),
+        code_dropout=(0.0,),
+        pretraining_steps=1,
+        finetuning_steps=1,
+    ),
     "nade": lambda: NADE(hidden_size=16, ordering=1, lr=0.01),
     "eonade": lambda: RowsEoNADE(hidden_size=16, lr=0.01),
     "bernoulli_mixture": lambda: BernoulliMixture(num_components=5),

@@ -78,6 +78,8 @@ class EvaluationCallback(Callback):
         """Whether this evaluation is one to run in."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return not trainer.sanity_checking
+        if not trainer.lightning_module.can_sample:  # A model that trains in phases.
+            return False
         is_last = trainer.current_epoch + 1 == trainer.max_epochs or 0 < trainer.max_steps <= trainer.global_step
         # Counted as the Trainer counts `check_val_every_n_epoch`: epochs n - 1, 2n - 1, ... from 0, and the first one.
         return is_last or trainer.current_epoch == 0 or (trainer.current_epoch + 1) % self.every_n_epochs == 0

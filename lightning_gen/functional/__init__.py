@@ -10,6 +10,7 @@ from lightning_gen.functional.bounds import (
 )
 from lightning_gen.functional.distances import frechet_distance, inception_score, kernel_distance
 from lightning_gen.functional.latent import interpolate, to_sphere
+from lightning_gen.functional.mmd import median_bandwidth, mmd2, mmd_ratio, sqrt_mmd2, two_sample_test
 from lightning_gen.functional.parzen import parzen_log_likelihood
 
 __all__ = [
@@ -22,9 +23,14 @@ __all__ = [
     "inception_score",
     "interpolate",
     "kernel_distance",
+    "median_bandwidth",
+    "mmd2",
+    "mmd_ratio",
     "non_saturating_loss",
     "normal_log_prob",
     "parzen_log_likelihood",
     "saturating_loss",
+    "sqrt_mmd2",
     "to_sphere",
+    "two_sample_test",
 ]

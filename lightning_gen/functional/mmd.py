@@ -127,10 +127,11 @@ def _check_positive(name: str, numbers: Sequence[float]) -> None:
 
 def _gram(kernel: Kernel, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The kernel of each pair and its derivative, `(N, F), (M, F) -> (N, M)` twice."""
-    if not kernel.radial:
-        return kernel(x @ y.T)
-    squares = torch.addmm(y.square().sum(1), x, y.T, alpha=-2).add_(x.square().sum(1, keepdim=True))
-    return kernel(squares.clamp_(min=0))  # Of equal points it may come out below 0.
+    with torch.autocast(x.device.type, enabled=False):  # Differences of large numbers need more than 16 bits.
+        if not kernel.radial:
+            return kernel(x @ y.T)
+        squares = torch.addmm(y.square().sum(1), x, y.T, alpha=-2).add_(x.square().sum(1, keepdim=True))
+        return kernel(squares.clamp_(min=0))  # Of equal points it may come out below 0.
 
 
 def _on_diagonal(kernel: Kernel, x: Tensor) -> Tensor:
@@ -345,7 +346,7 @@ def mmd_ratio(x: Tensor, y: Tensor, kernel: Kernel | Sequence[float]) -> Tensor:
 
 
 def _check(x: Tensor, y: Tensor, kernel: Kernel | Sequence[float], least: int) -> tuple[Tensor, Tensor, Kernel]:
-    x, y = x.flatten(1), y.flatten(1)
+    x, y = (points.flatten(1) if points.dtype == torch.float64 else points.flatten(1).float() for points in (x, y))
     if min(len(x), len(y)) < least:
         raise DataError(f"MMD^2 got {len(x)} and {len(y)} points; this estimate needs at least {least} of each.")
     if x.shape[1] != y.shape[1]:

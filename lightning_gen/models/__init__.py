@@ -7,6 +7,7 @@ from lightning_gen.models.dcgan import DCGAN
 from lightning_gen.models.digit_classifier import DigitClassifier
 from lightning_gen.models.eonade import EoNADE
 from lightning_gen.models.gan import GAN
+from lightning_gen.models.gmmn import GMMN
 from lightning_gen.models.improved_gan import ImprovedGAN
 from lightning_gen.models.nade import NADE
 from lightning_gen.models.vae import VAE
@@ -14,6 +15,7 @@ from lightning_gen.models.vae import VAE
 __all__ = [
     "DCGAN",
     "GAN",
+    "GMMN",
     "NADE",
     "VAE",
     "AdversarialModule",

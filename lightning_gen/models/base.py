@@ -128,6 +128,11 @@ class GenerativeModule(ImageModule):
         if type(self).initialize_from is not GenerativeModule.initialize_from:
             self.register_buffer("initialized", torch.tensor(False))
 
+    @property
+    def can_sample(self) -> bool:
+        """Whether there is something to sample yet; models that train in phases say when. Evaluation waits for it."""
+        return True
+
     # Sampling ---------------------------------------------------------------------------------------------------
 
     def sample(

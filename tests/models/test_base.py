@@ -13,6 +13,7 @@ from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.models import (
     DCGAN,
     GAN,
+    GMMN,
     NADE,
     VAE,
     BernoulliMixture,
@@ -108,6 +109,7 @@ def test_sampling_restores_each_modules_mode() -> None:
         (GAN, {"hidden_size": 20}),
         (DCGAN, {"image_shape": (1, 28, 28), "base_channels": 4}),
         (ImprovedGAN, {"reference_batch": 10, "minibatch_kernels": 5, "historical_averaging": 0.1}),
+        (GMMN, {"hidden_sizes": (20,)}),
         (NADE, {"hidden_size": 20}),
         (EoNADE, {"hidden_size": 20}),
         (BernoulliMixture, {"num_components": 20}),
