@@ -20,7 +20,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lightning_gen.errors import DataError
 from lightning_gen.functional.bounds import bernoulli_log_prob, gaussian_kl, importance_weighted_bound, normal_log_prob
@@ -116,8 +115,6 @@ class VAE(LikelihoodModule):
         activation: of the hidden layers.
         decoder: the distribution of a pixel given z: `bernoulli` on binary pixels, `gaussian` N(mu, I), or
             `gaussian_learned_variance` N(mu, diag sigma^2). The Gaussian means pass through a sigmoid (appendix C.2).
-        encoder_dropout: share of the pixels that the encoder does not see in training, which it overfits less without
-            (Rezende et al. 2014).
         posterior: the family of q(z|x): `diagonal`, or `rank_one` with a precision D + u u^T (Rezende et al. 2014).
         num_posterior_samples: draws of z for each image in training, the paper's L.
         num_importance_samples: draws of z for each image in `log_prob`, and so in `test`.
@@ -140,7 +137,6 @@ class VAE(LikelihoodModule):
         num_layers: int = 1,
         activation: Literal["tanh", "relu"] = "tanh",
         decoder: Literal["bernoulli", "gaussian", "gaussian_learned_variance"] = "bernoulli",
-        encoder_dropout: float = 0.0,
         posterior: Literal["diagonal", "rank_one"] = "diagonal",
         num_posterior_samples: int = 1,
         num_importance_samples: int = 200,
@@ -160,7 +156,6 @@ class VAE(LikelihoodModule):
         per_pixel = 2 if decoder == "gaussian_learned_variance" else 1
         self.family = POSTERIORS[posterior]
         num_heads = len(self.family._fields)  # mu and log sigma^2, and u of a rank-one posterior
-        self.encoder_dropout = encoder_dropout
         self.encoder = Perceptron(num_pixels, hidden_size, num_layers, activation, num_heads * latent_dim)
         self.decoder = Perceptron(latent_dim, hidden_size, num_layers, activation, per_pixel * num_pixels)
         if init_std is not None:
@@ -185,8 +180,7 @@ class VAE(LikelihoodModule):
 
     def posterior(self, images: Tensor) -> Posterior | RankOnePosterior:
         """q(z|x) of each image, in one pass of the encoder: amortised inference."""
-        pixels = F.dropout(images.flatten(1), self.encoder_dropout, self.training)
-        return self.family(*self.encoder(pixels).chunk(len(self.family._fields), -1))
+        return self.family(*self.encoder(images.flatten(1)).chunk(len(self.family._fields), -1))
 
     def refine_posterior(
         self, images: Tensor, num_steps: int = 200, num_samples: int = 10, lr: float = 0.05

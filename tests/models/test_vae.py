@@ -204,17 +204,6 @@ def test_sizes() -> None:
     assert [m.out_features for m in deep.decoder if isinstance(m, torch.nn.Linear)] == [5, 5, 5, 784]
 
 
-def test_encoder_dropout_is_for_training_alone() -> None:
-    model = VAE(hidden_size=5, latent_dim=2, init_std=0.1, encoder_dropout=0.25)
-    seen: list[Tensor] = []
-    model.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    images = torch.ones(100, 1, 28, 28)
-    model.posterior(images)
-    assert (seen[0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
-    model.eval().posterior(images)
-    assert torch.equal(seen[1], images.flatten(1))
-
-
 def test_gradient_equals_finite_differences(tiny: VAE) -> None:
     images = all_binary_images()[5:8]
     parameters = dict(tiny.named_parameters())
