@@ -50,4 +50,5 @@ class Agreement(SampleMetric):
             raise self._too_few("generated", 0, 1)
         share = agreeing / number
         self.standard_error = (share * (1 - share) / number).sqrt().item()
+        self.protocol = "read as the class asked for"
         return share
