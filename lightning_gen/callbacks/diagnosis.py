@@ -32,19 +32,29 @@ ADVICE = {
 }
 
 
+def has_trend(values: Tensor) -> bool:
+    """Whether a straight line through values in time rises or falls by more than four of its standard errors."""
+    time = torch.linspace(-1, 1, len(values), dtype=values.dtype)
+    deviations = values - values.mean()
+    slope = (time @ deviations) / (time @ time)
+    error = ((deviations - slope * time).square().sum() / (len(values) - 2) / (time @ time)).sqrt()
+    return bool(slope.abs() > 4 * error)
+
+
 class Diagnosis(Callback):
     """Name the ways in which adversarial training is known to fail, and say what to try: one warning for each.
 
     It looks at the discriminator's and the generator's losses, which the model logs as `train/loss_d`, a
     cross-entropy in nats, and `train/loss_g`, at every batch; and at samples under the conditions of the last one.
-    The device is waited for only at the end of each epoch, or every `every_n_batches` in longer ones. In such a window
+    The device is waited for only at the end of each epoch, or every `every_n_batches` in longer ones; losses of shorter
+    epochs than 40 batches are put together. In such a window
 
     - training is *broken* if a loss is not finite (`NanGuard` also stops it);
     - the discriminator is at *zero loss* if its loss is below 0.01 nats in every batch;
-    - it is *stuck* if its loss stays within 0.01 nats of its first value, and moves from the first to the second half
-      of the window by less than chance would (three standard errors): a slow start moves steadily;
-    - the generator has *collapsed* if samples are all but equal, with a variance below a millionth of that of real
-      images; or if they once varied and do no more: a tenth of the variance of real images, and of their own largest.
+    - it is *stuck* if its loss stays within 0.01 nats of its first value, without a trend: a slow start has one;
+    - the generator has *collapsed* if samples are equal: their variance is below a millionth of that of real images;
+      or if they have lost their variety: their variance once reached a tenth of that of real images, and has fallen to
+      a tenth of its largest value. (Samples that do not vary yet are no failure: many generators begin so.)
 
     Training is bit-equal with and without it. On several ranks the first one speaks for its own share.
 
@@ -58,13 +68,13 @@ class Diagnosis(Callback):
         LightningGenError: if a window is shorter than it takes to judge.
     """
 
-    MIN_WINDOW = 10
+    MIN_WINDOW = 40  # batches, to tell a trend from noise
 
     def __init__(self, every_n_batches: int = 200) -> None:
         if every_n_batches < self.MIN_WINDOW:
             raise LightningGenError(
-                f"Diagnosis got every_n_batches={every_n_batches}; expected at least {self.MIN_WINDOW}, to tell a "
-                "trend from noise."
+                f"Diagnosis got every_n_batches={every_n_batches}; expected at least {self.MIN_WINDOW}, to "
+                "tell a trend from noise."
             )
         self.every_n_batches = every_n_batches
         self.findings: dict[str, int] = {}
@@ -87,10 +97,11 @@ class Diagnosis(Callback):
                 "adversarial models alone."
             )
         self._losses.append(torch.stack(losses).detach())
-        if trainer.is_last_batch or len(self._losses) == self.every_n_batches:
-            self._look_at_losses(trainer)
+        if trainer.is_last_batch or len(self._losses) >= self.every_n_batches:
             self._look_at_samples(trainer, pl_module, as_batch(batch))
-            self._losses.clear()
+            if len(self._losses) >= self.MIN_WINDOW:
+                self._look_at_losses(trainer)
+                self._losses.clear()
 
     def _look_at_losses(self, trainer: Trainer) -> None:
         losses = torch.stack(self._losses).double().cpu()  # (batches, 2)
@@ -98,17 +109,12 @@ class Diagnosis(Callback):
         self._first = loss_d[0].item() if self._first is None else self._first
         if not losses.isfinite().all():
             self._report(trainer, "broken", "Training has broken down: a loss is not finite.")
-        if len(loss_d) < self.MIN_WINDOW:
-            return
         over = f"over {len(loss_d)} batches"
         if loss_d.max() < 0.01:
             self._report(
                 trainer, "zero loss", f"The discriminator is at zero loss: {loss_d.max():.2g} nats at most {over}."
             )
-        early, late = loss_d.chunk(2)
-        moved = (late.mean() - early.mean()).abs()
-        by_chance = 3 * (early.var() / len(early) + late.var() / len(late)).sqrt()
-        if (loss_d - self._first).abs().max() < 0.01 and moved <= by_chance:
+        if (loss_d - self._first).abs().max() < 0.01 and not has_trend(loss_d):
             self._report(trainer, "stuck", f"The discriminator's loss is stuck at {self._first:.4f} nats {over}.")
 
     def _look_at_samples(self, trainer: Trainer, module: Any, batch: dict[str, Any]) -> None:
@@ -120,7 +126,8 @@ class Diagnosis(Callback):
             samples = module.sample(len(real), condition or None)
         variance, of_real = (images.float().flatten(1).var(0).sum().item() for images in (samples, real))
         self._largest_variance = max(self._largest_variance, variance)
-        if variance < 1e-6 * of_real or variance < 0.1 * min(of_real, self._largest_variance):
+        lost = self._largest_variance > 0.1 * of_real and variance < 0.1 * self._largest_variance
+        if lost or variance < 1e-6 * of_real:
             self._report(
                 trainer,
                 "collapsed",

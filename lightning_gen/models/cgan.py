@@ -163,7 +163,7 @@ class CGAN(DecayedSGD):
 
     # Conditions -------------------------------------------------------------------------------------------------
 
-    def check_values(self, values: Any, error: type[ConditionError | DataError]) -> Tensor:
+    def check_values(self, values: Any, error: type[ConditionError | DataError]) -> None:
         """Check that a condition's tensor holds labels in range, or vectors of the right length."""
         key = self.condition_keys[0]
         if self.has_labels:
@@ -175,11 +175,10 @@ class CGAN(DecayedSGD):
         if not fits:
             found = f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
             raise error(f"{type(self).__name__} got {key} as {found}; expected {expected}.")
-        if self.has_labels and not (
-            0 <= (low := values.min().item()) <= (high := values.max().item()) < self.condition_size
-        ):
-            raise error(f"{type(self).__name__} got a {key} in {low} to {high}; expected {expected}.")
-        return values
+        if self.has_labels:
+            low, high = (bound.item() for bound in values.aminmax())
+            if low < 0 or high >= self.condition_size:
+                raise error(f"{type(self).__name__} got a {key} in {low} to {high}; expected {expected}.")
 
     def check_batch(self, batch: Batch) -> None:
         """Also refuse a batch without a condition that fits."""
