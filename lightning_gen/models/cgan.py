@@ -188,18 +188,20 @@ class CGAN(DecayedSGD):
             raise DataError(f"The batch holds {sorted(batch)}; {type(self).__name__} needs {key!r}.")
         self.check_values(batch[key], DataError)
 
-    def check_condition(self, condition: Condition | None, num_samples: int) -> Condition:
+    def check_condition(
+        self, condition: Condition | None, num_samples: int, generator: torch.Generator | None = None
+    ) -> Condition:
         """Also refuse labels out of range and vectors of another length."""
-        condition = super().check_condition(condition, num_samples)
+        condition = super().check_condition(condition, num_samples, generator)
         assert condition is not None
         self.check_values(condition[self.condition_keys[0]], ConditionError)
         return condition
 
-    def draw_condition(self, num_samples: int) -> Condition:
+    def draw_condition(self, num_samples: int, generator: torch.Generator | None = None) -> Condition:
         """Draw labels as frequent as in training."""
         if not self.has_labels:
-            return super().draw_condition(num_samples)
-        return {"label": self.frequencies.multinomial(num_samples, replacement=True)}
+            return super().draw_condition(num_samples, generator)
+        return {"label": self.frequencies.multinomial(num_samples, replacement=True, generator=generator)}
 
     def embed(self, condition: Condition | Batch) -> Tensor:
         """What the networks see of a condition: `(N, condition_size)`, one-hot for labels."""
@@ -239,7 +241,7 @@ class CGAN(DecayedSGD):
         Returns:
             `(N, *image_shape)` in [0, 1].
         """
-        y = self.embed(self.check_condition(condition, len(z)))
+        y = self.embed(self.check_condition(condition, len(z), generator))
         return self.generator(z, y, self.dropout if self.sample_dropout else 0.0, generator)
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
