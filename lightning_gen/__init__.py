@@ -4,10 +4,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_gen.models import DCGAN, GAN, GMMN, NADE, VAE, BernoulliMixture, DigitClassifier, EoNADE, ImprovedGAN
+    from lightning_gen.models import (
+        CGAN,
+        DCGAN,
+        GAN,
+        GMMN,
+        NADE,
+        VAE,
+        BernoulliMixture,
+        DigitClassifier,
+        EoNADE,
+        ImprovedGAN,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["DCGAN", "GAN", "GMMN", "NADE", "VAE", "BernoulliMixture", "DigitClassifier", "EoNADE", "ImprovedGAN"]
+__all__ = [
+    "CGAN",
+    "DCGAN",
+    "GAN",
+    "GMMN",
+    "NADE",
+    "VAE",
+    "BernoulliMixture",
+    "DigitClassifier",
+    "EoNADE",
+    "ImprovedGAN",
+]
 
 
 def __getattr__(name: str) -> Any:  # The models are imported when they are first named: importing the package is free.

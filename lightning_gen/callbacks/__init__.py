@@ -2,6 +2,7 @@
 
 from lightning_gen.callbacks.base import EvaluationCallback, Figure
 from lightning_gen.callbacks.closing_table import ClosingTable
+from lightning_gen.callbacks.diagnosis import Diagnosis
 from lightning_gen.callbacks.ema import EMA
 from lightning_gen.callbacks.image_writer import ImageWriter
 from lightning_gen.callbacks.nan_guard import NanGuard
@@ -12,6 +13,7 @@ from lightning_gen.callbacks.sample_grid import LatentManifold, SampleGrid
 __all__ = [
     "EMA",
     "ClosingTable",
+    "Diagnosis",
     "EvaluationCallback",
     "Figure",
     "ImageWriter",

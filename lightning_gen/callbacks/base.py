@@ -45,19 +45,21 @@ class EvaluationCallback(Callback):
         every_n_epochs: epochs from one run to the next.
         num_samples: how many samples are drawn.
         seed: of the callback's random numbers, the same in each run.
+        labels: sampled under in turn; the conditions of the held-out images if None.
 
     Attributes:
         figures: the figures of this `fit`, `validate` or `test`, oldest first.
         pictures: the pictures written.
     """
 
-    def __init__(self, every_n_epochs: int, num_samples: int, seed: int) -> None:
+    def __init__(self, every_n_epochs: int, num_samples: int, seed: int, labels: list[int] | None = None) -> None:
         for name, value in {"every_n_epochs": every_n_epochs, "num_samples": num_samples}.items():
             if value < 1:
                 raise LightningGenError(f"{type(self).__name__} got {name}={value}; expected at least 1.")
         self.every_n_epochs = every_n_epochs
         self.num_samples = num_samples
         self.seed = seed
+        self.labels = labels
         self.figures: list[Figure] = []
         self.pictures: list[Path] = []
 
@@ -66,7 +68,7 @@ class EvaluationCallback(Callback):
         self.folder = log_folder(trainer)
         self.figures.clear()
         self.pictures.clear()
-        self._conditions: dict[str, Any] = {}
+        self._conditions: dict[str, Any] = {} if self.labels is None else {"label": torch.tensor(self.labels)}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not sum(trainer.num_val_batches):
@@ -86,7 +88,7 @@ class EvaluationCallback(Callback):
 
     def observe(self, trainer: Trainer, pl_module: GenerativeModule, batch: Batch, batch_idx: int) -> None:
         """See a held-out batch: its conditions are kept until there are `num_samples` of them."""
-        for key in pl_module.condition_keys:
+        for key in pl_module.condition_keys if self.labels is None else ():
             if key not in batch:
                 raise LightningGenError(
                     f"{type(pl_module).__name__} is sampled under {key!r}, and the held-out batches hold only "
@@ -104,7 +106,7 @@ class EvaluationCallback(Callback):
     def sample(
         self, trainer: Trainer, module: GenerativeModule, num_samples: int, start: int, generator: torch.Generator
     ) -> tuple[Tensor, Condition | None]:
-        """Draw samples under the conditions of the held-out images from `start` on, cycled.
+        """Draw samples under the labels, or the conditions of the held-out images, from `start` on, cycled.
 
         The model runs in the trainer's precision, as in training; what it gives is scored and drawn in float32.
 

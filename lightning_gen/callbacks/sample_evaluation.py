@@ -46,6 +46,7 @@ class SampleEvaluation(EvaluationCallback):
         every_n_epochs: epochs from one evaluation to the next; the first and the last are always evaluated.
         batch_size: samples drawn at a time.
         seed: of the samples, the same in each evaluation.
+        labels: sampled under in turn, so that each is as frequent; the conditions of the held-out images if None.
 
     Raises:
         LightningGenError: if a metric needs features and there is no extractor.
@@ -59,8 +60,9 @@ class SampleEvaluation(EvaluationCallback):
         every_n_epochs: int = 1,
         batch_size: int = 250,
         seed: int = 0,
+        labels: list[int] | None = None,
     ) -> None:
-        super().__init__(every_n_epochs, num_samples, seed)
+        super().__init__(every_n_epochs, num_samples, seed, labels)
         self.metrics = metrics
         self.extractor = extractor
         self.batch_size = batch_size

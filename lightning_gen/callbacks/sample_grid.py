@@ -49,12 +49,21 @@ class SampleGrid(PictureCallback):
         every_n_epochs: epochs from one picture to the next; the first and the last are always drawn.
         num_columns: samples in a row.
         seed: of the noise.
+        labels: one for each row, from the top; the conditions of the held-out images if None.
     """
 
     kind = "samples"
 
-    def __init__(self, num_samples: int = 64, every_n_epochs: int = 1, num_columns: int = 8, seed: int = 0) -> None:
-        super().__init__(every_n_epochs, num_samples, seed)
+    def __init__(
+        self,
+        num_samples: int = 64,
+        every_n_epochs: int = 1,
+        num_columns: int = 8,
+        seed: int = 0,
+        labels: list[int] | None = None,
+    ) -> None:
+        row_by_row = None if labels is None else [label for label in labels for _ in range(num_columns)]
+        super().__init__(every_n_epochs, num_samples, seed, row_by_row)
         self.num_columns = num_columns
 
     def draw(self, trainer: Trainer, pl_module: GenerativeModule) -> Tensor:

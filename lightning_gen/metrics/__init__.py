@@ -1,5 +1,6 @@
 """Scores of generated images, as torchmetrics."""
 
+from lightning_gen.metrics.agreement import Agreement
 from lightning_gen.metrics.base import SampleMetric, Samples
 from lightning_gen.metrics.confidence import Confidence
 from lightning_gen.metrics.frechet_distance import FrechetDistance
@@ -8,6 +9,7 @@ from lightning_gen.metrics.kernel_distance import KernelDistance
 from lightning_gen.metrics.parzen import ParzenLogLikelihood
 
 __all__ = [
+    "Agreement",
     "Confidence",
     "FrechetDistance",
     "InceptionScore",

@@ -3,6 +3,7 @@
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition, GenerativeModule, ImageModule, LikelihoodModule, as_batch
 from lightning_gen.models.bernoulli_mixture import BernoulliMixture
+from lightning_gen.models.cgan import CGAN
 from lightning_gen.models.dcgan import DCGAN
 from lightning_gen.models.digit_classifier import DigitClassifier
 from lightning_gen.models.eonade import EoNADE
@@ -13,6 +14,7 @@ from lightning_gen.models.nade import NADE
 from lightning_gen.models.vae import VAE
 
 __all__ = [
+    "CGAN",
     "DCGAN",
     "GAN",
     "GMMN",

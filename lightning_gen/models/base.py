@@ -151,7 +151,7 @@ class GenerativeModule(ImageModule):
         Raises:
             ConditionError: if keys are missing or unknown, or rows do not match.
         """
-        condition = self.check_condition(condition, num_samples)
+        condition = self.check_condition(condition, num_samples, generator)
         with self.evaluating(), torch.no_grad():
             return self._sample(num_samples, condition, generator)
 
@@ -159,12 +159,14 @@ class GenerativeModule(ImageModule):
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
         """Draw images: what `sample` does once the condition has been checked and the mode set."""
 
-    def check_condition(self, condition: Condition | None, num_samples: int) -> Condition | None:
-        """Check a condition's keys and rows, and move its tensors to the module's device."""
+    def check_condition(
+        self, condition: Condition | None, num_samples: int, generator: torch.Generator | None = None
+    ) -> Condition | None:
+        """Check a condition's keys and rows, and move its tensors to the module's device; draw it if there is none."""
         if num_samples < 1:
             raise ConditionError(f"num_samples is {num_samples}; expected at least 1.")
         if condition is None:
-            return self.draw_condition(num_samples) if self.condition_keys else None
+            return self.draw_condition(num_samples, generator) if self.condition_keys else None
         expected = ", ".join(self.condition_keys) or "no condition"
         if unknown := sorted(set(condition) - set(self.condition_keys)):
             raise ConditionError(f"{type(self).__name__} does not know the condition {unknown}; it takes {expected}.")
@@ -175,7 +177,7 @@ class GenerativeModule(ImageModule):
                 raise ConditionError(f"The condition {key!r} has {len(value)} rows for {num_samples} samples.")
         return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in condition.items()} or None
 
-    def draw_condition(self, num_samples: int) -> Condition:
+    def draw_condition(self, num_samples: int, generator: torch.Generator | None = None) -> Condition:
         """Draw a condition where none is given; class-conditional models draw labels as frequent as in training."""
         raise ConditionError(
             f"{type(self).__name__} needs a condition with {', '.join(self.condition_keys)} for {num_samples} samples."

@@ -65,7 +65,55 @@ class Discriminator(nn.Sequential):
         )  # (N, C, H, W) -> (N, 1)
 
 
-class GAN(AdversarialModule):
+def mean_image(batches: Iterable[Tensor]) -> Tensor:
+    """Mean of each pixel over batches of images `(N, C, H, W)`, `(C * H * W,)`, kept off 0 and 1.
+
+    Border pixels are always black, and their logit would be infinite.
+    """
+    total, count = torch.zeros(()), 0
+    for images in batches:
+        total = total + images.flatten(1).sum(0, dtype=torch.float64).cpu()
+        count += len(images)
+    return (total / count).clamp(1e-7, 1 - 1e-7)
+
+
+class DecayedSGD(AdversarialModule):
+    """The authors' optimisation: a step size that falls with every batch, a momentum that grows with every epoch.
+
+    Its settings are the hyper-parameters `lr`, `lr_decay`, `lr_min`, `momentum` and `momentum_epochs`.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
+
+    def decay_lr(self) -> None:
+        """Divide the step sizes by `lr_decay`, down to `lr_min`; once a batch."""
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = max(group["lr"] / self.hparams["lr_decay"], self.hparams["lr_min"])
+
+    def on_train_epoch_start(self) -> None:
+        """Raise the momentum."""
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["momentum"] = self.momentum_at(self.current_epoch)
+
+    def momentum_at(self, epoch: float) -> float:
+        """Momentum in an epoch, counted from 0: linear from epoch 1 to `momentum_epochs`."""
+        start, end = self.hparams["momentum"]
+        progress = min(max((epoch - 1) / max(self.hparams["momentum_epochs"] - 1, 1), 0.0), 1.0)
+        return (1 - progress) * start + progress * end
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """One optimizer for the discriminator, one for the generator."""
+        lr, (momentum, _) = self.hparams["lr"], self.hparams["momentum"]
+        return [
+            torch.optim.SGD(network.parameters(), lr=lr, momentum=momentum)
+            for network in (self.discriminator, self.generator)
+        ]
+
+
+class GAN(DecayedSGD):
     """The adversarial nets of 2014: a fully connected generator against a maxout discriminator with dropout.
 
     Args:
@@ -92,6 +140,8 @@ class GAN(AdversarialModule):
         gradient_clip_val: see `AdversarialModule`.
         accumulate_grad_batches: see `AdversarialModule`.
     """
+
+    generator: Generator
 
     def __init__(
         self,
@@ -136,13 +186,8 @@ class GAN(AdversarialModule):
 
     def initialize_from(self, batches: Iterable[Any]) -> None:
         """Set the generator's output bias so that it starts from the mean image of the data."""
-        total, count = torch.zeros(math.prod(self.image_shape), dtype=torch.float64), 0
-        for batch in batches:
-            images = as_batch(batch)["image"].flatten(1)
-            total += images.sum(0, dtype=torch.float64).cpu()
-            count += len(images)
-        means = (total / count).clamp(1e-7, 1 - 1e-7)  # Border pixels are always black, and their logit infinite.
-        self.generator.output.bias.data.copy_(means.logit())
+        mean = mean_image(as_batch(batch)["image"] for batch in batches)
+        self.generator.output.bias.data.copy_(mean.logit())
 
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw noise of unit variance, `(num_samples, latent_dim)`."""
@@ -175,27 +220,5 @@ class GAN(AdversarialModule):
         else:
             self.step((optimizer_d, loss_d))
 
-        for optimizer in (optimizer_d, optimizer_g):
-            for group in optimizer.param_groups:
-                group["lr"] = max(group["lr"] / self.hparams["lr_decay"], self.hparams["lr_min"])
+        self.decay_lr()
         self.log_dict({"train/loss_d": loss_d, "train/loss_g": loss_g}, prog_bar=True)
-
-    def on_train_epoch_start(self) -> None:
-        """Raise the momentum."""
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["momentum"] = self.momentum_at(self.current_epoch)
-
-    def momentum_at(self, epoch: float) -> float:
-        """Momentum in an epoch, counted from 0: linear from epoch 1 to `momentum_epochs`."""
-        start, end = self.hparams["momentum"]
-        progress = min(max((epoch - 1) / max(self.hparams["momentum_epochs"] - 1, 1), 0.0), 1.0)
-        return (1 - progress) * start + progress * end
-
-    def configure_optimizers(self) -> list[Optimizer]:
-        """One optimizer for the discriminator, one for the generator."""
-        lr, (momentum, _) = self.hparams["lr"], self.hparams["momentum"]
-        return [
-            torch.optim.SGD(network.parameters(), lr=lr, momentum=momentum)
-            for network in (self.discriminator, self.generator)
-        ]

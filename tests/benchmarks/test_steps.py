@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer
 from lightning_gen.functional import discriminator_loss, non_saturating_loss
-from lightning_gen.models import GAN, VAE, ImprovedGAN
+from lightning_gen.models import CGAN, GAN, VAE, GenerativeModule, ImprovedGAN
 from tests.digits import quiet_trainer
 
 STEPS, ROUNDS = 100, 5
@@ -86,6 +86,24 @@ def improved_gan_by_hand(model: ImprovedGAN, loader: Any) -> float:
     return time.perf_counter() - start
 
 
+def cgan_by_hand(model: CGAN, loader: Any) -> float:
+    optimizer_d, optimizer_g = model.configure_optimizers()
+    d_parameters, g_parameters = list(model.discriminator.parameters()), list(model.generator.parameters())
+    start = time.perf_counter()
+    for images, labels in loader:
+        y = model.embed({"label": labels})
+        fake = model.generator(model.sample_latent(len(images)), y, model.dropout)
+        real_logits, fake_logits = model.discriminator(images, y), model.discriminator(fake, y)
+        loss_d, loss_g = discriminator_loss(real_logits, fake_logits), non_saturating_loss(fake_logits)
+        d_gradients = torch.autograd.grad(loss_d, d_parameters, retain_graph=True)
+        g_gradients = torch.autograd.grad(loss_g, g_parameters)
+        for parameter, gradient in zip(d_parameters + g_parameters, d_gradients + g_gradients, strict=True):
+            parameter.grad = gradient
+        optimizer_d.step()
+        optimizer_g.step()
+    return time.perf_counter() - start
+
+
 @pytest.mark.benchmark(group="step over the bare loop")
 @pytest.mark.parametrize("logs", [False, True], ids=["silent", "logs"])
 @pytest.mark.parametrize(
@@ -93,19 +111,21 @@ def improved_gan_by_hand(model: ImprovedGAN, loader: Any) -> float:
     [
         (lambda: VAE(optimizer="adam", activation="relu", init_std=None), vae_by_hand),
         (GAN, gan_by_hand),
+        (CGAN, cgan_by_hand),
         (ImprovedGAN, improved_gan_by_hand),
     ],
-    ids=["vae", "gan", "improved_gan"],
+    ids=["vae", "gan", "cgan", "improved_gan"],
 )
 def test_step_over_the_bare_loop(
-    make: Callable[[], LightningModule], by_hand: Callable[..., float], logs: bool, benchmark: Any
+    make: Callable[[], GenerativeModule], by_hand: Callable[..., float], logs: bool, benchmark: Any
 ) -> None:
     images = torch.rand(100, 1, 28, 28).round()
-    loader = DataLoader([images] * (STEPS if benchmark.enabled else 2), batch_size=None)
     model = make()
+    batch = (images, torch.arange(100) % 10) if model.condition_keys else images
+    loader = DataLoader([batch] * (STEPS if benchmark.enabled else 2), batch_size=None)
     if not logs:
         model.log = model.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
-    if isinstance(model, (GAN, ImprovedGAN)):
+    if isinstance(model, (GAN, CGAN, ImprovedGAN)):
         model.initialized.fill_(True)
     rounds = ROUNDS if benchmark.enabled else 1
     pairs = [(by_trainer(model, loader), by_hand(model, loader)) for _ in range(rounds)]

@@ -14,6 +14,7 @@ from lightning_gen._lightning import Callback
 from lightning_gen.callbacks import (
     EMA,
     ClosingTable,
+    Diagnosis,
     LatentManifold,
     NanGuard,
     RandomState,
@@ -45,6 +46,8 @@ def test_training_is_bit_equal_with_and_without(make_model: Callable[[], Generat
         ],
         "ema": [EMA()],
     }
+    if make_model is small_gan:
+        callbacks["those that look on"].append(Diagnosis())
     if make_model is small_vae:
         callbacks["those that look on"].append(LatentManifold(3))
     trained = {}

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from lightning_gen.metrics import Samples
-from tests.metrics.test_metrics import DATA, METRICS, SIZES, make
+from tests.metrics.test_metrics import DATA, LABELS, METRICS, SIZES, make
 from tests.ranks import spawn_ranks
 
 SHARES = {"generated": [range(40), range(40, 60)], "reference": [range(35), range(35, 50)]}
@@ -24,7 +24,8 @@ def score_share(folder: Path) -> None:
         results[name] = []
         for turn in range(2):
             for role in SIZES if turn == 0 else ("generated",):
-                metric.update(Samples(*(field[SHARES[role][rank]] for field in DATA[role])), role=role)
+                rows = SHARES[role][rank]
+                metric.update(Samples(*(field[rows] for field in DATA[role])), {"label": LABELS[rows]}, role)
             results[name].append((metric.compute().item(), metric.standard_error, metric.protocol))
             metric.reset_generated()  # The second turn has the real images of the first.
     torch.save(results, folder / f"{rank}.pt")

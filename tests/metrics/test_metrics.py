@@ -15,6 +15,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from lightning_gen.errors import DataError
 from lightning_gen.functional import parzen_log_likelihood
 from lightning_gen.metrics import (
+    Agreement,
     Confidence,
     FrechetDistance,
     InceptionScore,
@@ -26,6 +27,7 @@ from lightning_gen.metrics import (
 
 EXTRACTOR: Any = SimpleNamespace(name="digits", num_features=8, num_classes=5)
 METRICS = {
+    "agreement_digits": Agreement,
     "confident_digits": Confidence,
     "fid_digits": FrechetDistance,
     "inception_score_digits": lambda: InceptionScore(splits=4),
@@ -43,6 +45,9 @@ def samples(seed: int, number: int) -> Samples:
     return Samples(images, features, 4 * torch.randn(number, 5, generator=generator))
 
 
+LABELS = torch.arange(100) // 7 % 5
+"""Of what a sample was asked for, by its number."""
+
 DATA = {role: samples(seed, number) for seed, (role, number) in enumerate(SIZES.items())}
 
 
@@ -50,7 +55,8 @@ def feed(metric: SampleMetric, role: Any, data: Samples | None = None, batch_siz
     """Update with all of a role, in batches."""
     fields = data or DATA[role]
     for start in range(0, len(fields.images), batch_size):
-        metric.update(Samples(*(field[start : start + batch_size] for field in fields)), role=role)
+        rows = slice(start, start + batch_size)
+        metric.update(Samples(*(field[rows] for field in fields)), {"label": LABELS[: len(fields.images)][rows]}, role)
 
 
 def make(name: str, fed: bool = True) -> SampleMetric:
@@ -121,6 +127,18 @@ def test_confidence_is_a_share_with_its_standard_error() -> None:
     assert 0 < over.mean() < 1
     assert metric.compute().item() == pytest.approx(over.mean())
     assert metric.standard_error == pytest.approx(over.std() / np.sqrt(60))
+
+
+def test_agreement_is_the_share_read_as_what_was_asked_for() -> None:
+    metric = make("agreement_digits")
+    agrees = (DATA["generated"].logits.argmax(1) == LABELS[:60]).double().numpy()
+    assert 0 < agrees.mean() < 1
+    assert metric.compute().item() == pytest.approx(agrees.mean())
+    assert metric.standard_error == pytest.approx(agrees.std() / np.sqrt(60))
+    with pytest.raises(DataError, match="and got none"):
+        metric.update(DATA["generated"], {"image": DATA["generated"].images})
+    with pytest.raises(DataError, match=r"labels of shape \(60,\) up to 5 .* knows 0 to 4"):
+        metric.update(DATA["generated"], {"label": LABELS[:60] + 1})
 
 
 def test_parzen_equals_scikit_learn_and_chooses_on_tuning_images() -> None:
