@@ -48,6 +48,14 @@ def test_a_grid_in_each_epoch_from_the_same_noise(tmp_path: Path) -> None:
     assert [event.step for event in events.Images("test/samples")] == [2], "two epochs have passed"
 
 
+def test_a_row_for_each_label(tmp_path: Path) -> None:
+    grid = SampleGrid(num_samples=6, num_columns=3, labels=[7, 2])
+    fit([grid], lambda: LabelledVAE(hidden_size=8), epochs=1, limit_train_batches=1, default_root_dir=tmp_path)
+    shown = pixels(tmp_path / "samples" / "epoch=0000.png")[0] / 255
+    labels = shown[2::30, 2::30][:2, :3]  # LabelledVAE shows them in its first pixel.
+    torch.testing.assert_close(labels, torch.tensor([[0.7] * 3, [0.2] * 3]), atol=1 / 255, rtol=0)
+
+
 def test_a_logger_that_logs_images_gets_them(tmp_path: Path) -> None:
     class Pictures(pl.loggers.CSVLogger):
         seen: list[Any] = []

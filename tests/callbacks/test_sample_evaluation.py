@@ -98,6 +98,21 @@ def test_conditions_are_those_of_the_held_out_images_cycled(tmp_path: Path) -> N
     assert torch.equal(drawn, torch.cat([held_out, held_out[:30]]))
 
 
+def test_labels_are_sampled_under_in_turn(tmp_path: Path) -> None:
+    class Seen(MeanPixel):
+        seen: list[Tensor] = []
+
+        def update(self, samples: Any, batch: Any = None, role: str = "generated") -> None:
+            super().update(samples, batch, role)
+            if role == "generated":
+                self.seen.append(batch["label"])
+
+    evaluation = SampleEvaluation([Seen()], num_samples=120, batch_size=40, labels=[3, 1, 4, 5])
+    model = lambda: LabelledVAE(hidden_size=8, latent_dim=2)  # noqa: E731
+    fit([evaluation], model, epochs=1, limit_train_batches=1, limit_val_batches=1, default_root_dir=tmp_path)
+    assert torch.equal(torch.cat(Seen.seen)[-120:], torch.tensor([3, 1, 4, 5]).repeat(30))
+
+
 def test_foreign_loaders_without_a_data_module(tmp_path: Path) -> None:
     """Tuples, and training workers that live on: the trainer's own iterator is left alone."""
     train = TensorDataset(training_digits()[:200].round(), torch.zeros(200))
