@@ -1,10 +1,14 @@
-"""A run of the command line that several tests look at."""
+"""A run of the command line that several tests look at, and Ctrl-C for the processes that tests start."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from lightning_gen.cli import main
+
+# A job in a shell's background ignores Ctrl-C, and so would the processes that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 QUIET += ["--trainer.enable_model_summary", "false"]
