@@ -78,7 +78,7 @@ def test_output_that_cannot_be_written_is_refused_before_sampling(name, message,
 
 def test_label_becomes_rows_and_caption_stays_text(checkpoint, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(VAE, "check_condition", lambda self, condition, num_samples: seen.append(condition))
+    monkeypatch.setattr(VAE, "check_condition", lambda self, condition, *rest: seen.append(condition))
     options = ["--num_samples", "2", "--condition.label", "3", "--condition.caption", "7"]
     main(["sample", "--ckpt_path", str(checkpoint), "--output", str(tmp_path / "grid.png"), *options])
     assert seen[0]["label"].tolist() == [3, 3]
