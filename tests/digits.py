@@ -7,7 +7,9 @@ from torch import Tensor
 
 from lightning_gen._lightning import Trainer
 from lightning_gen.datamodules import DigitsDataModule
+from lightning_gen.metrics import FrechetDistance, Samples
 from lightning_gen.models import GenerativeModule
+from lightning_gen.nn import DigitFeatures
 
 
 @cache
@@ -26,6 +28,15 @@ def training_digits() -> Tensor:
 def held_out_digits() -> Tensor:
     """500 grey digits, `(500, 1, 28, 28)`."""
     return _images("val")
+
+
+def digits_distance(images: Tensor) -> float:
+    """Fréchet distance between images and the held-out digits, by the features of the judge of digits."""
+    extractor, distance = DigitFeatures(), FrechetDistance()
+    distance.bind(extractor)
+    distance.update(Samples(held_out_digits(), *extractor(held_out_digits())), role="reference")
+    distance.update(Samples(images, *extractor(images)))
+    return distance.compute().item()
 
 
 def quiet_trainer(**arguments: Any) -> Trainer:
