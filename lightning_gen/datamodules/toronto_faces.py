@@ -18,9 +18,8 @@ from lightning_gen.errors import DataError, DatasetNotFoundError
 class TorontoFacesDataModule(ImageDataModule):
     """The Toronto face data set, 48 x 48 grey, from `TFD_48x48.mat`, which is not public and cannot be downloaded.
 
-    As in the papers on adversarial nets and moment
-    matching networks, training takes the faces without an expression's label (98,058), and validation and test those of
-    one of the five published folds.
+    As in the papers on adversarial nets and moment matching networks, training takes the faces without an expression's
+    label (98,058), and validation and test those of one of the five published folds.
 
     Args:
         root: folder of the file; the environment variable LIGHTNING_GEN_DATA if None, else `./data`.

@@ -151,9 +151,8 @@ class EoNADE(LikelihoodModule):
             for block in ordering.split(BLOCK):
                 added = pixels[:, block, None] * self.weight[block] + self.mask_weight[block]  # (N, K, H)
                 activations = torch.cat([activations[:, -1:], added], 1).cumsum(1)  # before each pixel, and after all
-                logits = (self.hidden(activations[:, :-1]) * self.output_weight[block]).sum(-1) + self.output_bias[
-                    block
-                ]
+                weight, bias = self.output_weight[block], self.output_bias[block]
+                logits = (self.hidden(activations[:, :-1]) * weight).sum(-1) + bias  # (N, K)
                 total = total - F.binary_cross_entropy_with_logits(logits, pixels[:, block], reduction="none").sum(1)
         return total
 
