@@ -157,6 +157,13 @@ def test_level_and_power_of_the_test(count_x: int, count_y: int) -> None:
     assert rejections(1.0) > 160
 
 
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_tests_statistic_is_the_discrepancy(name: str, sets: tuple[Tensor, Tensor]) -> None:
+    """Of sets of different sizes; the permutations alone would hold their level with any statistic."""
+    found = two_sample_test(*sets, KERNELS[name][0], 5, torch.Generator().manual_seed(0))
+    assert found.statistic == pytest.approx(mmd2(*sets, KERNELS[name][0]).item(), rel=1e-10)
+
+
 def test_digits_of_two_kinds_are_told_apart() -> None:
     images = training_digits().flatten(1)
     draws = torch.Generator().manual_seed(0)
