@@ -14,17 +14,16 @@ not in the paper.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.functional.latent import to_sphere
-from lightning_gen.models.base import Batch, Condition, as_batch
+from lightning_gen.models.base import Condition
+from lightning_gen.models.conditional import ConditionalModule
 from lightning_gen.models.gan import DecayedSGD, mean_image
 from lightning_gen.nn.maxout import Maxout
 
@@ -35,7 +34,10 @@ def drop(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
 
 
 class Generator(nn.Module):
-    """Rectified layers for noise and condition, one for both, and a sigmoid for each pixel; weights within 0.05."""
+    """Rectified layers for noise and condition, one for both, and a sigmoid for each pixel.
+
+    Weights start within 0.05 of 0; those of the condition, where one number of ten is not 0, within 1.
+    """
 
     def __init__(
         self, latent_dim: int, condition_size: int, sizes: tuple[int, int, int], image_shape: tuple[int, ...]
@@ -48,7 +50,8 @@ class Generator(nn.Module):
         self.joint = nn.Linear(noise_size + branch_size, joint_size)
         self.output = nn.Linear(joint_size, math.prod(image_shape))
         for layer in (self.noise, self.condition, self.joint, self.output):
-            nn.init.uniform_(layer.weight, -0.05, 0.05)
+            irange = 1.0 if layer is self.condition else 0.05
+            nn.init.uniform_(layer.weight, -irange, irange)
             nn.init.zeros_(layer.bias)
 
     def forward(self, z: Tensor, y: Tensor, dropout: float, generator: torch.Generator | None = None) -> Tensor:
@@ -58,9 +61,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Maxout layers for image and condition, one for both, and a logit; weights within 0.005.
+    """Maxout layers for image and condition, one for both, and a logit.
 
-    Dropout on the image and on what follows, none on the condition.
+    Weights start within 0.005 of 0, those of the condition within 0.5. Dropout on the image and on what follows, none
+    on the condition.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class Discriminator(nn.Module):
         branch_pieces, joint_pieces = pieces
         self.dropout = nn.Dropout(dropout)
         self.image = Maxout(num_pixels, image_units, branch_pieces, irange=0.005)
-        self.condition = Maxout(condition_size, branch_units, branch_pieces, irange=0.005)
+        self.condition = Maxout(condition_size, branch_units, branch_pieces, irange=0.5)
         self.joint = Maxout(image_units + branch_units, joint_units, joint_pieces, irange=0.005)
         self.logit = nn.Linear(joint_units, 1)
         nn.init.uniform_(self.logit.weight, -0.005, 0.005)
@@ -82,7 +86,7 @@ class Discriminator(nn.Module):
         return self.logit(self.dropout(self.joint(self.dropout(hidden))))  # (N, 1)
 
 
-class CGAN(DecayedSGD):
+class CGAN(ConditionalModule, DecayedSGD):
     """The conditional adversarial nets of 2014, for labels or for vectors of any length.
 
     Args:
@@ -113,7 +117,6 @@ class CGAN(DecayedSGD):
     """
 
     generator: Generator
-    frequencies: Tensor
 
     def __init__(
         self,
@@ -141,89 +144,20 @@ class CGAN(DecayedSGD):
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches, input_noise, input_noise_epochs)
         self.save_hyperparameters()
-        self.has_labels = condition_key == "label"
-        size = num_classes if self.has_labels else condition_size
-        if not size or size < 1:
-            raise ConditionError(
-                f"CGAN got num_classes={num_classes}, condition_key={condition_key} and condition_size={condition_size}"
-                "; expected labels and at least one class, or another key and the length of its vectors."
-            )
-        self.condition_keys = (condition_key,)
-        self.condition_size = size
+        self.set_condition(condition_key, num_classes, condition_size)
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
         self.spherical_z = spherical_z
         self.dropout = dropout
         self.sample_dropout = sample_dropout
         self.real_target = 1 - label_smoothing
+        size = self.condition_size
         self.generator = Generator(latent_dim, size, hidden_sizes, self.image_shape)
         self.discriminator = Discriminator(math.prod(self.image_shape), size, maxout_units, maxout_pieces, dropout)
-        if self.has_labels:
-            self.register_buffer("frequencies", torch.full((size,), 1 / size))  # of the labels in training
-
-    # Conditions -------------------------------------------------------------------------------------------------
-
-    def check_values(self, values: Any, error: type[ConditionError | DataError]) -> None:
-        """Check that a condition's tensor holds labels in range, or vectors of the right length."""
-        key = self.condition_keys[0]
-        if self.has_labels:
-            expected = f"integers of shape (N,) from 0 to {self.condition_size - 1}"
-            fits = isinstance(values, Tensor) and values.ndim == 1 and not values.is_floating_point()
-        else:
-            expected = f"floats of shape (N, {self.condition_size})"
-            fits = isinstance(values, Tensor) and values.shape[1:] == (self.condition_size,)
-        if not fits:
-            found = f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
-            raise error(f"{type(self).__name__} got {key} as {found}; expected {expected}.")
-        if self.has_labels:
-            low, high = (bound.item() for bound in values.aminmax())
-            if low < 0 or high >= self.condition_size:
-                raise error(f"{type(self).__name__} got a {key} in {low} to {high}; expected {expected}.")
-
-    def check_batch(self, batch: Batch) -> None:
-        """Also refuse a batch without a condition that fits."""
-        super().check_batch(batch)
-        (key,) = self.condition_keys
-        if key not in batch:
-            raise DataError(f"The batch holds {sorted(batch)}; {type(self).__name__} needs {key!r}.")
-        self.check_values(batch[key], DataError)
-
-    def check_condition(
-        self, condition: Condition | None, num_samples: int, generator: torch.Generator | None = None
-    ) -> Condition:
-        """Also refuse labels out of range and vectors of another length."""
-        condition = super().check_condition(condition, num_samples, generator)
-        assert condition is not None
-        self.check_values(condition[self.condition_keys[0]], ConditionError)
-        return condition
-
-    def draw_condition(self, num_samples: int, generator: torch.Generator | None = None) -> Condition:
-        """Draw labels as frequent as in training."""
-        if not self.has_labels:
-            return super().draw_condition(num_samples, generator)
-        return {"label": self.frequencies.multinomial(num_samples, replacement=True, generator=generator)}
-
-    def embed(self, condition: Condition | Batch) -> Tensor:
-        """What the networks see of a condition: `(N, condition_size)`, one-hot for labels."""
-        values = condition[self.condition_keys[0]]
-        return F.one_hot(values, self.condition_size).to(self.dtype) if self.has_labels else values.to(self.dtype)
 
     def initialize_from(self, batches: Iterable[Any]) -> None:
         """Set the generator's output bias to the mean image of the data, and keep how frequent labels are."""
-        counts = torch.zeros(self.condition_size, dtype=torch.float64)
-
-        def images() -> Iterator[Tensor]:
-            for batch in map(as_batch, batches):
-                self.check_batch(batch)  # All labels of the data: later a label out of range would be no clear error.
-                if self.has_labels:
-                    counts.add_(batch["label"].bincount(minlength=self.condition_size).cpu())
-                yield batch["image"]
-
-        self.generator.output.bias.data.copy_(mean_image(images()).logit())
-        if self.has_labels:
-            self.frequencies.copy_(counts / counts.sum())
-
-    # Sampling ---------------------------------------------------------------------------------------------------
+        self.generator.output.bias.data.copy_(mean_image(self.checked_images(batches)).logit())
 
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw noise from the unit hypercube, `(num_samples, latent_dim)`."""
@@ -246,8 +180,6 @@ class CGAN(DecayedSGD):
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
         return self.decode(self.sample_latent(num_samples, generator), condition, generator)
-
-    # Training ---------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Both updates from one forward pass; images are generated under the conditions of the batch."""
