@@ -9,7 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_gen.models import CGAN, DCGAN, GAN, GMMN, NADE, VAE, BernoulliMixture, EoNADE, ImprovedGAN
+from lightning_gen.models import (
+    CGAN,
+    DCGAN,
+    GAN,
+    GMMN,
+    NADE,
+    VAE,
+    BernoulliMixture,
+    ConvolutionalCGAN,
+    EoNADE,
+    ImprovedGAN,
+)
 from lightning_gen.models.vae import Posterior
 from tests.digits import held_out_digits, quiet_trainer
 from tests.ranks import spawn_ranks
@@ -101,6 +112,24 @@ class RowsCGAN(Rows, CGAN):
         return self.rows((self.latent_dim,))
 
 
+class RowsConvolutionalCGAN(Rows, ConvolutionalCGAN):
+    """Under the images' own sums, on a border of black; the conditions of generated ones are given too."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        for parameter in self.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+
+    def as_batch(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"image": torch.nn.functional.pad(batch, (2, 2, 2, 2)), "attributes": batch.mean((2, 3))}
+
+    def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.rows((self.latent_dim,)) - 0.5
+
+    def draw_condition(self, num_samples: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        return {"attributes": self.rows((1,))}
+
+
 class StillGAN(GAN):
     """Checks that both ranks hold the same parameters, and does not move them."""
 
@@ -129,6 +158,17 @@ MODELS = {
         gradient_clip_val=0.1,
     ),
     "cgan": lambda: RowsCGAN(hidden_sizes=(6, 10, 16), maxout_units=(12, 4, 12), latent_dim=3, dropout=0.0, lr=0.5),
+    "convolutional_cgan": lambda: RowsConvolutionalCGAN(
+        image_shape=(1, 32, 32),
+        condition_size=1,
+        latent_dim=3,
+        hidden_size=100,
+        maxout_channels=(2, 2, 2),
+        maxout_units=5,
+        input_dropout=0.0,
+        hidden_dropout=0.0,
+        lr=0.5,
+    ),
     "dcgan": lambda: RowsDCGAN((1, 28, 28), latent_dim=3, base_channels=2, lr=0.01),
     "improved_gan": RowsImprovedGAN,
     "gmmn": lambda: RowsGMMN(hidden_sizes=(16,), bandwidths=None),
@@ -168,7 +208,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _fit(name: str, devices: int, path: Path) -> None:
     torch.manual_seed(0)
     model = {**MODELS, **CHECKS}[name]()
-    if isinstance(model, (RowsGAN, RowsCGAN, RowsImprovedGAN, NADE, EoNADE, BernoulliMixture)):
+    if isinstance(model, (RowsGAN, RowsCGAN, RowsConvolutionalCGAN, RowsImprovedGAN, NADE, EoNADE, BernoulliMixture)):
         model.initialized.fill_(True)  # They would start from the images of the first rank's own loader.
     images = held_out_digits()[: BATCH * STEPS].round().double()
     # Lightning's own sampler would shuffle: here rank r takes rows r, r + 2, ... of each batch, in order.
@@ -196,7 +236,7 @@ def test_two_ranks_equal_one_process_on_the_joined_batch(name: str, two_ranks: P
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-9, atol=1e-12, msg=lambda text, key=key: f"{key}: {text}")
         # Flags, orderings and statistics; what is learned from, not learned.
-        given = {*still, "labelled_images", "reference_z", "frequencies"}
+        given = {*still, "labelled_images", "reference_z", "frequencies", "conditions", "width"}
         fixed = not value.is_floating_point() or "running" in key or key in given
         assert fixed or not torch.equal(value.float(), start[key]), f"{key} did not move"
 

@@ -4,6 +4,7 @@ from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition, GenerativeModule, ImageModule, LikelihoodModule, as_batch
 from lightning_gen.models.bernoulli_mixture import BernoulliMixture
 from lightning_gen.models.cgan import CGAN
+from lightning_gen.models.convolutional_cgan import ConvolutionalCGAN
 from lightning_gen.models.dcgan import DCGAN
 from lightning_gen.models.digit_classifier import DigitClassifier
 from lightning_gen.models.eonade import EoNADE
@@ -24,6 +25,7 @@ __all__ = [
     "Batch",
     "BernoulliMixture",
     "Condition",
+    "ConvolutionalCGAN",
     "DigitClassifier",
     "EoNADE",
     "GenerativeModule",

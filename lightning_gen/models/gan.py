@@ -25,6 +25,7 @@ from lightning_gen.functional.adversarial import discriminator_loss, non_saturat
 from lightning_gen.functional.latent import to_sphere
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Condition, as_batch
+from lightning_gen.nn.convolutional_maxout import ConvolutionalDiscriminator, ConvolutionalGenerator
 from lightning_gen.nn.maxout import Maxout
 
 
@@ -114,16 +115,19 @@ class DecayedSGD(AdversarialModule):
 
 
 class GAN(DecayedSGD):
-    """The adversarial nets of 2014: a fully connected generator against a maxout discriminator with dropout.
+    """The adversarial nets of 2014: a generator against a maxout discriminator with dropout.
 
     Args:
         image_shape: `(C, H, W)`.
+        network: `fully_connected`, or `convolutional`, the paper's last net for CIFAR-10, for 32 x 32 pixels.
         latent_dim: length of the noise z.
         noise: of unit variance, `uniform` in [-sqrt(3), sqrt(3)] or `gaussian`.
         spherical_z: project the noise onto the sphere of radius sqrt(latent_dim).
-        hidden_size: units of the generator's two layers.
-        second_layer: activation of the second one, `sigmoid` in the authors' experiments on faces and CIFAR-10.
-        maxout_units: units of the discriminator's two layers.
+        hidden_size: units of the generator's two layers; the convolutional one has a map for a hundred units.
+        second_layer: activation of the second one, `sigmoid` in the authors' experiments on faces and CIFAR-10, and
+            always in the convolutional net.
+        maxout_channels: of the convolutional discriminator's three convolutions.
+        maxout_units: units of the discriminator's two layers, or of its one layer after convolutions.
         maxout_pieces: affine maps that each unit takes the maximum of.
         input_dropout: share of the pixels that the discriminator does not see.
         hidden_dropout: share of each of its layers that is dropped.
@@ -141,16 +145,18 @@ class GAN(DecayedSGD):
         accumulate_grad_batches: see `AdversarialModule`.
     """
 
-    generator: Generator
+    generator: Generator | ConvolutionalGenerator
 
     def __init__(
         self,
         image_shape: tuple[int, ...] = (1, 28, 28),
+        network: Literal["fully_connected", "convolutional"] = "fully_connected",
         latent_dim: int = 100,
         noise: Literal["uniform", "gaussian"] = "uniform",
         spherical_z: bool = False,
         hidden_size: int = 1200,
         second_layer: Literal["relu", "sigmoid"] = "relu",
+        maxout_channels: tuple[int, int, int] = (32, 32, 192),
         maxout_units: int = 240,
         maxout_pieces: int = 5,
         input_dropout: float = 0.2,
@@ -179,10 +185,15 @@ class GAN(DecayedSGD):
         self.real_target = 1 - label_smoothing
         self.discriminator_steps = discriminator_steps
         self.generator_loss = non_saturating_loss if generator_loss == "non_saturating" else saturating_loss
-        self.generator = Generator(latent_dim, hidden_size, second_layer, self.image_shape)
-        self.discriminator = Discriminator(
-            math.prod(self.image_shape), maxout_units, maxout_pieces, input_dropout, hidden_dropout
-        )
+        dropout = (input_dropout, hidden_dropout)
+        if network == "convolutional":
+            self.generator = ConvolutionalGenerator(latent_dim, hidden_size, self.image_shape)
+            self.discriminator = ConvolutionalDiscriminator(
+                image_shape[0], maxout_channels, maxout_units, maxout_pieces, *dropout
+            )
+        else:
+            self.generator = Generator(latent_dim, hidden_size, second_layer, self.image_shape)
+            self.discriminator = Discriminator(math.prod(self.image_shape), maxout_units, maxout_pieces, *dropout)
 
     def initialize_from(self, batches: Iterable[Any]) -> None:
         """Set the generator's output bias so that it starts from the mean image of the data."""

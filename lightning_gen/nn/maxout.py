@@ -29,3 +29,32 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.affine(x).unflatten(-1, self.shape).max(-1).values
+
+
+class MaxoutConv2d(nn.Module):
+    """A convolution whose every channel is the largest of several.
+
+    Args:
+        in_channels: channels of the input.
+        channels: of the output, C.
+        pieces: convolutions that each is the maximum of.
+        kernel_size: side of the square kernels.
+        padding: of zeros, on each side.
+        irange: weights are drawn from U(-irange, irange), biases are 0.
+
+    Shape:
+        `(N, in_channels, H, W) -> (N, C, H', W')`.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, pieces: int, kernel_size: int, padding: int, irange: float
+    ) -> None:
+        super().__init__()
+        self.shape = (channels, pieces)
+        self.affine = nn.Conv2d(in_channels, channels * pieces, kernel_size, padding=padding)
+        nn.init.uniform_(self.affine.weight, -irange, irange)
+        assert self.affine.bias is not None
+        nn.init.zeros_(self.affine.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.affine(x).unflatten(1, self.shape).amax(2)
