@@ -1,6 +1,8 @@
 """The maximum mean discrepancy against its triple sum, its closed forms, and its test's level and power."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -201,3 +203,22 @@ def test_ratio_has_the_spread_of_the_estimate() -> None:
 def test_bad_input_is_one_clear_line(call: Callable[[Tensor], Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         call(torch.ones(4, 3))
+
+
+MEMORY = """
+import resource, torch
+from lightning_gen.functional import mmd2
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GiB
+x, y = torch.rand({n}, 784), torch.rand({n}, 784, requires_grad=True)
+mmd2(x[:10], y[:10], [2.0, 5.0]).backward()
+before = peak()
+mmd2(x, y, [2.0, 5.0, 10.0, 20.0, 40.0, 80.0]).backward()
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_ten_thousand_points_against_ten_thousand_within_a_gigabyte() -> None:
+    """With the gradient; a single matrix of their kernel would take 0.37 GiB, and the formula holds several."""
+    run = subprocess.run([sys.executable, "-c", MEMORY.format(n=10_000)], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 0.3  # 0.12 measured.
