@@ -203,7 +203,7 @@ class PixelRNN(LikelihoodModule):
         hidden_size: int = 16,
         head_size: int = 32,
         residual: bool = True,
-        skip: bool = True,
+        skip: bool = False,
         optimizer: Literal["rmsprop", "adam"] = "rmsprop",
         lr: float = 1e-3,
     ) -> None:
@@ -366,7 +366,7 @@ class MultiScalePixelRNN(PixelRNN):
         hidden_size: int = 16,
         head_size: int = 32,
         residual: bool = True,
-        skip: bool = True,
+        skip: bool = False,
         optimizer: Literal["rmsprop", "adam"] = "rmsprop",
         lr: float = 1e-3,
     ) -> None:

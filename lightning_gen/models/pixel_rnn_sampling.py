@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gen.nn.masked import MaskedConv2d, colour_of
-from lightning_gen.nn.pixel_lstm import activate_
+from lightning_gen.nn.pixel_lstm import activate_, tanh
 
 if TYPE_CHECKING:
     from lightning_gen.models.pixel_rnn import PixelNet
@@ -213,7 +213,7 @@ class LSTMSampler(Sampler):
         o, f, i, g = activate_(torch.addmm(before, x, weight))
         cell = (f * self.cells_before[layer, :, own]).addcmul_(i, g)
         self.cells[layer, self.column, :, own] = cell
-        hidden = o.mul_(cell.tanh())
+        hidden = o.mul_(tanh(cell))
         self.states[layer, self.column, :, own] = hidden
         self.outputs[:, layer, own] = hidden if self.right is None else hidden + self.right[layer, self.column, :, own]
 
@@ -255,7 +255,7 @@ class DiagonalBiLSTMSampler(LSTMSampler):
             for column in reversed(range(self.width)):
                 o, f, i, g = activate_(torch.baddbmm(inputs[:, column], state, self.state_taps[1, 0]))
                 cell = (f * cell).addcmul_(i, g)
-                state = torch.mul(o, cell.tanh(), out=self.right[:, column])
+                state = torch.mul(o, tanh(cell), out=self.right[:, column])
 
     def start_pixel(self) -> None:
         if self.column:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 
 class Tap(NamedTuple):
@@ -44,7 +45,7 @@ class Order(NamedTuple):
     states: Tensor  # (P,), where its state stands
     initial: Tensor  # (S - P,), where the initial states stand
     steps: tuple[Step, ...]
-    reached: tuple[tuple[Tensor, Tensor], ...]  # for each tap, the places in the order that it reaches, and the states
+    sources: Tensor  # (taps, P), the state that a tap brings to each pixel, or S where it brings none
 
 
 def _order(groups: list[list[tuple[int, int]]], width: int, taps: list[tuple[int, int]], device: torch.device) -> Order:
@@ -71,18 +72,12 @@ def _order(groups: list[list[tuple[int, int]]], width: int, taps: list[tuple[int
             states = slice(first, first + len(inside))
             steps.append(Step(slice(done, done + len(inside)), states, found[0].source, tuple(found)))
             done += len(inside)
-    numbers = torch.arange(len(places), device=device)
-    reached = [(numbers[:0], numbers[:0])] * len(taps)
-    for step in steps:
-        for tap, target, source in step.taps:
-            targets, sources = reached[tap]
-            reached[tap] = torch.cat([targets, numbers[step.pixels][target]]), torch.cat([sources, numbers[source]])
     return Order(
         torch.tensor([[row * width + column for row, column in pixels]], device=device),
         torch.tensor([state[place] for place in pixels], device=device),
         torch.tensor([number for number, place in enumerate(places) if min(place) < 0], device=device),
         tuple(steps),
-        tuple(reached),
+        torch.tensor([[state.get((r + dr, c + dc), len(places)) for r, c in pixels] for dr, dc in taps], device=device),
     )
 
 
@@ -138,13 +133,14 @@ class PixelLSTM(Function):
         for d, pixels in enumerate(order.pixels):
             torch.index_select(inputs[:, :, d], 0, pixels, out=gates[d])
         hidden, cell = initial[:, :, None, None].repeat(1, 1, num_pixels + len(order.initial), num_images, 1)
+        taps = weight.transpose(0, 1).contiguous()  # (taps, D, h, 4h)
         for step in order.steps:
             now = gates[:, step.pixels]  # (D, L, N, 4h)
             for tap, target, source in step.taps:
-                now[:, target].flatten(1, 2).baddbmm_(hidden[:, source].flatten(1, 2), weight[:, tap])
+                now[:, target].flatten(1, 2).baddbmm_(hidden[:, source].flatten(1, 2), taps[tap])
             o, f, i, g = activate_(now)
             new = torch.mul(f, cell[:, step.previous], out=cell[:, step.states]).addcmul_(i, g)
-            torch.mul(o, new.tanh(), out=hidden[:, step.states])
+            torch.mul(o, tanh(new), out=hidden[:, step.states])
         ctx.save_for_backward(gates, cell, weight, initial)
         ctx.order = order
         output = inputs.new_empty(num_pixels, num_images, directions, size // 4)
@@ -160,18 +156,18 @@ class PixelLSTM(Function):
         order: Order = ctx.order
         size = cell.shape[-1]
         o, f, i, g = gates.chunk(4, -1)
-        squashed = cell[:, order.states].tanh()
-        hidden = initial[0][:, None, None].expand_as(cell).clone()
+        squashed = tanh(cell[:, order.states])
+        hidden = F.pad(initial[0][:, None, None].expand_as(cell), (0, 0, 0, 0, 0, 1))  # The last one is no state: 0.
         hidden[:, order.states] = o * squashed
         # All that does not wait for a later step, at once: how h depends on c, h on the input of o, c on the others'.
-        h_by_c = o * (1 - squashed.square())
-        before = cell[:, order.reached[0][1]]
-        grad_gates = torch.cat(
-            [squashed * o * (1 - o), before * f * (1 - f), g * i * (1 - i), i * (1 - g.square())], -1
-        )
+        by_sigmoid, by_tanh = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+        h_by_c = by_tanh(o, squashed)
+        before = cell[:, order.sources[0]]
+        grad_gates = torch.cat([by_sigmoid(squashed, o), by_sigmoid(before, f), by_sigmoid(g, i), by_tanh(i, g)], -1)
         grad_hidden, grad_cell = torch.zeros_like(cell), torch.zeros_like(cell)
         for d, pixels in enumerate(order.pixels):
             grad_hidden[d, order.states] = grad[pixels, :, d]
+        taps = weight.permute(1, 0, 3, 2).contiguous()  # (taps, D, 4h, h)
         for step in reversed(order.steps):
             now, by_h = grad_gates[:, step.pixels], grad_hidden[:, step.states]
             by_c = grad_cell[:, step.states].addcmul_(by_h, h_by_c[:, step.pixels])
@@ -179,14 +175,9 @@ class PixelLSTM(Function):
             now[..., size:].unflatten(-1, (3, size)).mul_(by_c.unsqueeze(-2))
             grad_cell[:, step.previous].addcmul_(by_c, f[:, step.pixels])
             for tap, target, source in step.taps:
-                grad_hidden[:, source].flatten(1, 2).baddbmm_(now[:, target].flatten(1, 2), weight[:, tap].mT)
-        grad_weight = torch.stack(
-            [
-                hidden[:, source].flatten(1, 2).mT @ grad_gates[:, target].flatten(1, 2)
-                for target, source in order.reached
-            ],
-            1,
-        )
+                grad_hidden[:, source].flatten(1, 2).baddbmm_(now[:, target].flatten(1, 2), taps[tap])
+        flat = grad_gates.flatten(1, 2)
+        grad_weight = torch.stack([hidden[:, source].flatten(1, 2).mT @ flat for source in order.sources], 1)
         grad_initial = torch.stack([g[:, order.initial].sum((1, 2)) for g in (grad_hidden, grad_cell)])
         grad_inputs = grad.new_empty(*grad.shape[:3], 4 * size)
         for d, pixels in enumerate(order.pixels):
@@ -194,9 +185,15 @@ class PixelLSTM(Function):
         return grad_inputs, grad_weight, grad_initial, None
 
 
-def activate_(gates: Tensor) -> tuple[Tensor, ...]:
+def tanh(x: Tensor) -> Tensor:
+    """2 sigmoid(2x) - 1, in half the time of `torch.tanh` on a CPU and as good as the sigmoid, to 1e-7."""
+    return (2 * x).sigmoid_().mul_(2).sub_(1)
+
+
+def activate_(gates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Squash the gates' inputs in place, `(..., 4h)`; gives o, f, i, g, `(..., h)` each."""
-    size = gates.shape[-1] // 4
-    gates[..., : 3 * size].sigmoid_()
-    gates[..., 3 * size :].tanh_()
-    return gates.chunk(4, -1)
+    o, f, i, g = gates.chunk(4, -1)
+    g.mul_(2)
+    gates.sigmoid_()  # One pass over neighbours is a third of the time of two over parts.
+    g.mul_(2).sub_(1)  # tanh
+    return o, f, i, g
