@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         DigitClassifier,
         EoNADE,
         ImprovedGAN,
+        MultiScalePixelRNN,
+        PixelRNN,
     )
 
 __version__ = "0.1.0"
@@ -31,6 +33,8 @@ __all__ = [
     "DigitClassifier",
     "EoNADE",
     "ImprovedGAN",
+    "MultiScalePixelRNN",
+    "PixelRNN",
 ]
 
 

@@ -20,6 +20,8 @@ from lightning_gen.models import (
     ConvolutionalCGAN,
     EoNADE,
     ImprovedGAN,
+    MultiScalePixelRNN,
+    PixelRNN,
 )
 from lightning_gen.models.vae import Posterior
 from tests.digits import held_out_digits, quiet_trainer
@@ -182,6 +184,10 @@ MODELS = {
     ),
     "nade": lambda: NADE(hidden_size=16, ordering=1, lr=0.01),
     "eonade": lambda: RowsEoNADE(hidden_size=16, lr=0.01),
+    "pixel_rnn_pixelcnn": lambda: PixelRNN(variant="pixelcnn", num_layers=1, hidden_size=4, lr=0.01),
+    "pixel_rnn_row_lstm": lambda: PixelRNN(variant="row_lstm", num_layers=1, hidden_size=4, lr=0.01),
+    "pixel_rnn_diagonal_bilstm": lambda: PixelRNN(num_layers=1, hidden_size=4, lr=0.01),
+    "pixel_rnn_multi_scale": lambda: MultiScalePixelRNN(variant="pixelcnn", num_layers=1, hidden_size=4, lr=0.01),
     "bernoulli_mixture": lambda: BernoulliMixture(num_components=5),
 }
 

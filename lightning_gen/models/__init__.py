@@ -12,6 +12,7 @@ from lightning_gen.models.gan import GAN
 from lightning_gen.models.gmmn import GMMN
 from lightning_gen.models.improved_gan import ImprovedGAN
 from lightning_gen.models.nade import NADE
+from lightning_gen.models.pixel_rnn import MultiScalePixelRNN, PixelRNN
 from lightning_gen.models.vae import VAE
 
 __all__ = [
@@ -32,5 +33,7 @@ __all__ = [
     "ImageModule",
     "ImprovedGAN",
     "LikelihoodModule",
+    "MultiScalePixelRNN",
+    "PixelRNN",
     "as_batch",
 ]

@@ -118,9 +118,11 @@ class GenerativeModule(ImageModule):
 
     Attributes:
         condition_keys: the batch keys that a condition holds; empty for an unconditional model.
+        optional_condition_keys: those of a condition that need not be given, such as an image to complete.
     """
 
     condition_keys: tuple[str, ...] = ()
+    optional_condition_keys: tuple[str, ...] = ()
     initialized: Tensor
 
     def __init__(self) -> None:
@@ -142,7 +144,8 @@ class GenerativeModule(ImageModule):
 
         Args:
             num_samples: how many.
-            condition: a dict with exactly the keys in `condition_keys`, each with `num_samples` rows.
+            condition: a dict with exactly the keys in `condition_keys` and `optional_condition_keys`, each with
+                `num_samples` rows.
             generator: source of randomness on the module's device; the global one if None.
 
         Returns:
@@ -167,10 +170,11 @@ class GenerativeModule(ImageModule):
             raise ConditionError(f"num_samples is {num_samples}; expected at least 1.")
         if condition is None:
             return self.draw_condition(num_samples, generator) if self.condition_keys else None
-        expected = ", ".join(self.condition_keys) or "no condition"
-        if unknown := sorted(set(condition) - set(self.condition_keys)):
+        keys = (*self.condition_keys, *self.optional_condition_keys)
+        expected = ", ".join(keys) or "no condition"
+        if unknown := sorted(set(condition) - set(keys)):
             raise ConditionError(f"{type(self).__name__} does not know the condition {unknown}; it takes {expected}.")
-        if missing := sorted(set(self.condition_keys) - set(condition)):
+        if missing := sorted(set(keys) - set(condition)):
             raise ConditionError(f"{type(self).__name__} needs the condition {missing} as well; it takes {expected}.")
         for key, value in condition.items():
             if len(value) != num_samples:

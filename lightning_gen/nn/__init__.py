@@ -2,6 +2,7 @@
 
 from lightning_gen.nn.digits import DigitNetwork
 from lightning_gen.nn.features import DigitFeatures, FeatureExtractor, Features, InceptionV3
+from lightning_gen.nn.masked import MaskedConv2d
 from lightning_gen.nn.maxout import Maxout
 from lightning_gen.nn.minibatch_discrimination import MinibatchDiscrimination
 from lightning_gen.nn.virtual_batch_norm import VirtualBatchNorm
@@ -13,6 +14,7 @@ __all__ = [
     "FeatureExtractor",
     "Features",
     "InceptionV3",
+    "MaskedConv2d",
     "Maxout",
     "MinibatchDiscrimination",
     "VirtualBatchNorm",

@@ -21,6 +21,8 @@ from lightning_gen.models import (
     EoNADE,
     GenerativeModule,
     ImprovedGAN,
+    MultiScalePixelRNN,
+    PixelRNN,
     as_batch,
 )
 from tests.digits import quiet_trainer, train_on_digits
@@ -115,6 +117,10 @@ def test_sampling_restores_each_modules_mode() -> None:
         (NADE, {"hidden_size": 20}),
         (EoNADE, {"hidden_size": 20}),
         (BernoulliMixture, {"num_components": 20}),
+        (PixelRNN, {"variant": "pixelcnn", "num_layers": 1, "hidden_size": 4}),
+        (PixelRNN, {"variant": "row_lstm", "num_layers": 1, "hidden_size": 4}),
+        (PixelRNN, {"num_layers": 1, "hidden_size": 4}),
+        (MultiScalePixelRNN, {"variant": "pixelcnn", "num_layers": 1, "hidden_size": 4}),
     ],
 )
 def test_samples_after_loading_equal_samples_before(
