@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from lightning_gen.callbacks import EMA
+from lightning_gen.callbacks import EMA, ClosingTable
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import DataError
 from lightning_gen.functional import discriminator_loss
@@ -261,8 +261,11 @@ def test_errors_are_counted_over_all_batches() -> None:
 
     batch = digits("test")
     loader = DataLoader(list(zip(batch["image"], batch["label"], strict=True)), batch_size=64)  # The last holds 52.
-    (scores,) = quiet_trainer().test(Fives(), loader, verbose=False)
+    table = ClosingTable()
+    (scores,) = quiet_trainer(callbacks=[table]).test(Fives(), loader, verbose=False)
     assert scores == {"test/error_rate": pytest.approx(0.9), "test/errors": 450.0}
+    assert {figure.name: figure.value for figure in table.figures} == scores
+    assert table.figures[0].protocol == "share of wrong classes, learned from 100 labels"
 
 
 def test_learns_from_a_hundred_labels_more_than_they_say() -> None:
