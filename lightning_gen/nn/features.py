@@ -6,7 +6,7 @@ import os
 import pickle
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +113,7 @@ class EfficientNetLite0(FeatureExtractor):
     name = "efficientnet_lite0"
     num_features = 1280
     num_classes = 1000
+    network: Any
 
     def __init__(self) -> None:
         try:

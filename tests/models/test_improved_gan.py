@@ -1,6 +1,7 @@
 """Exact tests of the improved techniques of 2016, and a real semi-supervised training."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -254,7 +255,7 @@ def test_wrong_data_are_named(data: dict[str, Tensor], batch_size: int, message:
         )
 
 
-def test_errors_are_counted_over_all_batches() -> None:
+def test_errors_are_counted_over_all_batches_and_shown(tmp_path: Path) -> None:
     class Fives(ImprovedGAN):
         def classify(self, images: Tensor) -> Tensor:
             return torch.full((len(images),), 5)
@@ -262,7 +263,7 @@ def test_errors_are_counted_over_all_batches() -> None:
     batch = digits("test")
     loader = DataLoader(list(zip(batch["image"], batch["label"], strict=True)), batch_size=64)  # The last holds 52.
     table = ClosingTable()
-    (scores,) = quiet_trainer(callbacks=[table]).test(Fives(), loader, verbose=False)
+    (scores,) = quiet_trainer(callbacks=[table], default_root_dir=tmp_path).test(Fives(), loader, verbose=False)
     assert scores == {"test/error_rate": pytest.approx(0.9), "test/errors": 450.0}
     assert {figure.name: figure.value for figure in table.figures} == scores
     assert table.figures[0].protocol == "share of wrong classes, learned from 100 labels"
