@@ -13,17 +13,16 @@ from rich.table import Table
 from lightning_gen._lightning import Callback, LightningModule, Trainer
 from lightning_gen.callbacks.base import Figure, log_folder
 from lightning_gen.callbacks.files import whole_file
-from lightning_gen.models.base import GenerativeModule
-
-LIKELIHOODS = {"nll": "nats", "bits_per_dim": "bits per dimension"}
+from lightning_gen.models.base import GenerativeModule, ImageModule
 
 
 class ClosingTable(Callback):
     """Print every figure of the run when `fit`, `validate` or `test` ends, and write them to `figures.json`.
 
-    The figures are those of all callbacks that have any, and the model's likelihood. Each stands with its standard
-    error, its first value, the value that real training images get in the place of the samples, and how it
-    was computed; below come the pictures, the last checkpoint, and what to type next.
+    The figures are those of all callbacks that have any, and those that the model logs by itself (its
+    `figure_protocols`). Each stands with its standard error, its first value, the value that real training images get
+    in the place of the samples, and how it was computed; below come the pictures, the last checkpoint, and what to type
+    next.
     """
 
     def __init__(self) -> None:
@@ -34,29 +33,29 @@ class ClosingTable(Callback):
         self._folder = log_folder(trainer)
         self._fitting = stage == "fit"
 
-    # The likelihood, which the module logs by itself ---------------------------------------------------------------
+    # What the module logs by itself ---------------------------------------------------------------------------------
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._take_likelihood(trainer, pl_module, "val")
+            self._take_logged(trainer, pl_module, "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._take_likelihood(trainer, pl_module, "test")
+        self._take_logged(trainer, pl_module, "test")
 
-    def _take_likelihood(self, trainer: Trainer, module: Any, stage: str) -> None:
+    def _take_logged(self, trainer: Trainer, module: Any, stage: str) -> None:
         logged = trainer.callback_metrics
-        for name, unit in LIKELIHOODS.items():
+        protocols = module.figure_protocols(stage) if isinstance(module, ImageModule) else {}
+        for name, protocol in protocols.items():
             if f"{stage}/{name}" not in logged:
                 continue
-            nll, value = logged[f"{stage}/nll"].item(), logged[f"{stage}/{name}"].item()
-            error = logged.get(f"{stage}/nll_stderr")
+            error = logged.get(f"{stage}/{name}_stderr")
             self.figures.append(
                 Figure(
                     name=f"{stage}/{name}",
-                    value=value,
-                    standard_error=None if error is None else error.item() * value / nll,
+                    value=logged[f"{stage}/{name}"].item(),
+                    standard_error=None if error is None else error.item(),
                     real=None,
-                    protocol=f"{unit}, {module.likelihood_protocol(stage)}",
+                    protocol=protocol,
                     stage=stage,
                     epoch=trainer.current_epoch,
                 )

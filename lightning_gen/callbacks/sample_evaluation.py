@@ -72,7 +72,7 @@ class SampleEvaluation(EvaluationCallback):
             elif metric.needs_features:
                 raise LightningGenError(
                     f"{type(metric).__name__} compares features and SampleEvaluation got no extractor; give it "
-                    "DigitFeatures for digits, InceptionV3 for other images."
+                    "DigitFeatures for digits, InceptionV3 or EfficientNetLite0 for other images."
                 )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

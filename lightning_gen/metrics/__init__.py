@@ -2,6 +2,7 @@
 
 from lightning_gen.metrics.agreement import Agreement
 from lightning_gen.metrics.base import SampleMetric, Samples
+from lightning_gen.metrics.class_entropy import ClassEntropy
 from lightning_gen.metrics.confidence import Confidence
 from lightning_gen.metrics.frechet_distance import FrechetDistance
 from lightning_gen.metrics.inception_score import InceptionScore
@@ -10,6 +11,7 @@ from lightning_gen.metrics.parzen import ParzenLogLikelihood
 
 __all__ = [
     "Agreement",
+    "ClassEntropy",
     "Confidence",
     "FrechetDistance",
     "InceptionScore",

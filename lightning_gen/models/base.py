@@ -101,6 +101,17 @@ class ImageModule(LightningModule):
         if stage == "fit" and self.trainer.world_size > 1:
             torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
 
+    def figure_protocols(self, stage: str) -> dict[str, str]:
+        """The figures that validation and test log by themselves, as `{stage}/{name}`, for tables.
+
+        Args:
+            stage: `val` or `test`.
+
+        Returns:
+            In a few words how each is computed, by its name.
+        """
+        return {}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only hyper-parameters that `__init__` accepts, and the class path to load them with."""
         accepted = inspect.signature(type(self).__init__).parameters
@@ -272,6 +283,10 @@ class LikelihoodModule(GenerativeModule):
                 "MNISTDataModule binarization=fixed (drawn once for everybody); a VAE can take decoder=gaussian."
             )
 
+    def figure_protocols(self, stage: str) -> dict[str, str]:
+        protocol = self.likelihood_protocol(stage)
+        return {"nll": f"nats, {protocol}", "bits_per_dim": f"bits per dimension, {protocol}"}
+
     def likelihood_protocol(self, stage: str) -> str:
         """How `{stage}/nll` is computed, in a few words, for tables."""
         return "exact log-likelihood" if self.likelihood == "exact" else "lower bound"
@@ -289,11 +304,11 @@ class LikelihoodModule(GenerativeModule):
         return self.log_prob(batch[self.data_key], condition or None)
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val/nll`, `val/nll_stderr` and `val/bits_per_dim`."""
+        """Log `val/nll` and `val/bits_per_dim`, each with its standard error, `..._stderr`."""
         self._log_likelihood("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log `test/nll`, `test/nll_stderr` and `test/bits_per_dim`."""
+        """Log `test/nll` and `test/bits_per_dim`, each with its standard error, `..._stderr`."""
         self._log_likelihood("test")
 
     def _log_likelihood(self, stage: str) -> None:
@@ -311,4 +326,5 @@ class LikelihoodModule(GenerativeModule):
         scores = {"nll": -mean, "nll_stderr": (variance / max(count - 1, 1)) ** 0.5}
         if self.discrete:
             scores["bits_per_dim"] = bits_per_dim(-mean, self.image_shape)
+            scores["bits_per_dim_stderr"] = bits_per_dim(scores["nll_stderr"], self.image_shape)
         self.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=False)

@@ -484,6 +484,10 @@ class ImprovedGAN(AdversarialModule):
         """The most probable class of each image, `(N, *image_shape) -> (N,)`."""
         return self.discriminator(images).argmax(1)
 
+    def figure_protocols(self, stage: str) -> dict[str, str]:
+        learned = f"learned from {self.hparams['num_labels']} labels"
+        return {"error_rate": f"share of wrong classes, {learned}", "errors": f"wrong classes, {learned}"}
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log `val/error_rate` and `val/errors`, their number."""
         self._score(self.as_batch(batch), "val")

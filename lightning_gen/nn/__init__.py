@@ -1,7 +1,7 @@
 """Networks and layers that two or more papers or judges share."""
 
 from lightning_gen.nn.digits import DigitNetwork
-from lightning_gen.nn.features import DigitFeatures, FeatureExtractor, Features, InceptionV3
+from lightning_gen.nn.features import DigitFeatures, EfficientNetLite0, FeatureExtractor, Features, InceptionV3
 from lightning_gen.nn.masked import MaskedConv2d
 from lightning_gen.nn.maxout import Maxout
 from lightning_gen.nn.minibatch_discrimination import MinibatchDiscrimination
@@ -11,6 +11,7 @@ from lightning_gen.nn.weight_norm import WeightNorm, initialize_from_data
 __all__ = [
     "DigitFeatures",
     "DigitNetwork",
+    "EfficientNetLite0",
     "FeatureExtractor",
     "Features",
     "InceptionV3",

@@ -16,6 +16,7 @@ from lightning_gen.errors import DataError
 from lightning_gen.functional import parzen_log_likelihood
 from lightning_gen.metrics import (
     Agreement,
+    ClassEntropy,
     Confidence,
     FrechetDistance,
     InceptionScore,
@@ -28,6 +29,7 @@ from lightning_gen.metrics import (
 EXTRACTOR: Any = SimpleNamespace(name="digits", num_features=8, num_classes=5)
 METRICS = {
     "agreement_digits": Agreement,
+    "class_entropy_digits": ClassEntropy,
     "confident_digits": Confidence,
     "fid_digits": FrechetDistance,
     "inception_score_digits": lambda: InceptionScore(splits=4),
@@ -127,6 +129,22 @@ def test_confidence_is_a_share_with_its_standard_error() -> None:
     assert 0 < over.mean() < 1
     assert metric.compute().item() == pytest.approx(over.mean())
     assert metric.standard_error == pytest.approx(over.std() / np.sqrt(60))
+
+
+@pytest.mark.parametrize(
+    ("classes", "entropy"),
+    [
+        ([3, 3, 3, 3], 0.0),
+        ([0, 1, 2, 3, 4], np.log(5)),
+        ([0, 0, 1, 2], 1.5 * np.log(2)),  # 1/2 log 2 + 2 (1/4 log 4)
+    ],
+)
+def test_class_entropy_is_that_of_the_histogram_of_the_classes_read(classes: list[int], entropy: float) -> None:
+    metric = make("class_entropy_digits", fed=False)
+    unclear = 0.1 * nn.functional.one_hot(torch.tensor(classes), 5)  # Whose mean probabilities are all but even.
+    metric.update(samples(0, len(classes))._replace(logits=unclear))
+    assert metric.compute().item() == pytest.approx(entropy)
+    assert metric.protocol == "nats, at most 1.609"
 
 
 def test_agreement_is_the_share_read_as_what_was_asked_for() -> None:

@@ -1,6 +1,7 @@
 """Exact tests of the improved techniques of 2016, and a real semi-supervised training."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from lightning_gen.callbacks import EMA
+from lightning_gen.callbacks import EMA, ClosingTable
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import DataError
 from lightning_gen.functional import discriminator_loss
@@ -254,15 +255,18 @@ def test_wrong_data_are_named(data: dict[str, Tensor], batch_size: int, message:
         )
 
 
-def test_errors_are_counted_over_all_batches() -> None:
+def test_errors_are_counted_over_all_batches_and_shown(tmp_path: Path) -> None:
     class Fives(ImprovedGAN):
         def classify(self, images: Tensor) -> Tensor:
             return torch.full((len(images),), 5)
 
     batch = digits("test")
     loader = DataLoader(list(zip(batch["image"], batch["label"], strict=True)), batch_size=64)  # The last holds 52.
-    (scores,) = quiet_trainer().test(Fives(), loader, verbose=False)
+    table = ClosingTable()
+    (scores,) = quiet_trainer(callbacks=[table], default_root_dir=tmp_path).test(Fives(), loader, verbose=False)
     assert scores == {"test/error_rate": pytest.approx(0.9), "test/errors": 450.0}
+    assert {figure.name: figure.value for figure in table.figures} == scores
+    assert table.figures[0].protocol == "share of wrong classes, learned from 100 labels"
 
 
 def test_learns_from_a_hundred_labels_more_than_they_say() -> None:

