@@ -127,7 +127,7 @@ def check_checkpoint(path: str, model: LightningModule, resume: bool) -> None:
     differing = ", ".join(
         f"{name}={value} ({saved[name]} in the checkpoint)"
         for name, value in model.hparams.items()
-        if name in saved and json.dumps(value) != json.dumps(saved[name])  # A tuple is a list in YAML.
+        if name != "_class_path" and name in saved and json.dumps(value) != json.dumps(saved[name])  # No tuples in YAML.
     )
     shapes, saved_shapes = (
         {name: value.shape for name, value in state.items()} for state in (model.state_dict(), checkpoint["state_dict"])

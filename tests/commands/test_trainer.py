@@ -113,6 +113,15 @@ def test_fit_goes_on_from_a_checkpoint_alone(checkpoint, tmp_path):
         assert torch.equal(value, resumed["state_dict"][name])
 
 
+@pytest.mark.parametrize("name", ["VAE", "lightning_gen.models.VAE", "lightning_gen.models.vae.VAE"])
+def test_fit_goes_on_with_the_recipe_named_again(checkpoint, tmp_path, name):
+    """By whatever name the class goes: recipes say lightning_gen.models.VAE, checkpoints where it stands."""
+    options = [*MODEL[:1], name, *MODEL[2:], *DATA, *QUIET, "--trainer.default_root_dir", str(tmp_path)]
+    main(["fit", "--ckpt_path", str(checkpoint), *options, "--trainer.max_epochs", "2"])
+    (resumed,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(resumed, weights_only=True)["epoch"] == 1
+
+
 def test_resuming_with_another_value_is_refused(checkpoint, tmp_path, capsys):
     error = one_line_error(capsys, "fit", "--ckpt_path", str(checkpoint), "--model.hidden_size", "99")
     assert "hidden_size=99 (9 in the checkpoint)" in error
