@@ -124,10 +124,10 @@ def check_checkpoint(path: str, model: LightningModule, resume: bool) -> None:
         raise CheckpointError(
             f"{path} is a checkpoint of {saved['_class_path']}, and {type(model).__name__} was given."
         )
-    differing = ", ".join(
+    differing = ", ".join(  # By their JSON, as YAML has no tuples.
         f"{name}={value} ({saved[name]} in the checkpoint)"
         for name, value in model.hparams.items()
-        if name != "_class_path" and name in saved and json.dumps(value) != json.dumps(saved[name])  # No tuples in YAML.
+        if name != "_class_path" and name in saved and json.dumps(value) != json.dumps(saved[name])
     )
     shapes, saved_shapes = (
         {name: value.shape for name, value in state.items()} for state in (model.state_dict(), checkpoint["state_dict"])
