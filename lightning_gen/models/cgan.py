@@ -34,10 +34,7 @@ def drop(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
 
 
 class Generator(nn.Module):
-    """Rectified layers for noise and condition, one for both, and a sigmoid for each pixel.
-
-    Weights start within 0.05 of 0; those of the condition, where one number of ten is not 0, within 1.
-    """
+    """Rectified layers for noise and condition, one for both, and a sigmoid for each pixel; weights within 0.05."""
 
     def __init__(
         self, latent_dim: int, condition_size: int, sizes: tuple[int, int, int], image_shape: tuple[int, ...]
@@ -50,8 +47,7 @@ class Generator(nn.Module):
         self.joint = nn.Linear(noise_size + branch_size, joint_size)
         self.output = nn.Linear(joint_size, math.prod(image_shape))
         for layer in (self.noise, self.condition, self.joint, self.output):
-            irange = 1.0 if layer is self.condition else 0.05
-            nn.init.uniform_(layer.weight, -irange, irange)
+            nn.init.uniform_(layer.weight, -0.05, 0.05)
             nn.init.zeros_(layer.bias)
 
     def forward(self, z: Tensor, y: Tensor, dropout: float, generator: torch.Generator | None = None) -> Tensor:
@@ -61,10 +57,9 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Maxout layers for image and condition, one for both, and a logit.
+    """Maxout layers for image and condition, one for both, and a logit; weights within 0.005.
 
-    Weights start within 0.005 of 0, those of the condition within 0.5. Dropout on the image and on what follows, none
-    on the condition.
+    Dropout on the image and on what follows, none on the condition.
     """
 
     def __init__(
@@ -75,7 +70,7 @@ class Discriminator(nn.Module):
         branch_pieces, joint_pieces = pieces
         self.dropout = nn.Dropout(dropout)
         self.image = Maxout(num_pixels, image_units, branch_pieces, irange=0.005)
-        self.condition = Maxout(condition_size, branch_units, branch_pieces, irange=0.5)
+        self.condition = Maxout(condition_size, branch_units, branch_pieces, irange=0.005)
         self.joint = Maxout(image_units + branch_units, joint_units, joint_pieces, irange=0.005)
         self.logit = nn.Linear(joint_units, 1)
         nn.init.uniform_(self.logit.weight, -0.005, 0.005)
