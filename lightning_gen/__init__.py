@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from lightning_gen.models import (
         CGAN,
         DCGAN,
+        DRAW,
         GAN,
         GMMN,
         NADE,
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CGAN",
     "DCGAN",
+    "DRAW",
     "GAN",
     "GMMN",
     "NADE",

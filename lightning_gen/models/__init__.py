@@ -7,6 +7,7 @@ from lightning_gen.models.cgan import CGAN
 from lightning_gen.models.convolutional_cgan import ConvolutionalCGAN
 from lightning_gen.models.dcgan import DCGAN
 from lightning_gen.models.digit_classifier import DigitClassifier
+from lightning_gen.models.draw import DRAW
 from lightning_gen.models.eonade import EoNADE
 from lightning_gen.models.gan import GAN
 from lightning_gen.models.gmmn import GMMN
@@ -18,6 +19,7 @@ from lightning_gen.models.vae import VAE
 __all__ = [
     "CGAN",
     "DCGAN",
+    "DRAW",
     "GAN",
     "GMMN",
     "NADE",

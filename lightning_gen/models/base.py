@@ -50,6 +50,19 @@ def as_batch(batch: Any) -> Batch:
     )
 
 
+def pixel_frequencies(batches: Iterable[Any]) -> Tensor:
+    """How often each pixel is white, `(D,)`, counting one white and one black image more than there are.
+
+    A pixel that is always black may be white in the next image.
+    """
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for batch in batches:
+        images = as_batch(batch)["image"].flatten(1)
+        total = total + images.sum(0, dtype=torch.float64).cpu()
+        count += len(images)
+    return (total + 1) / (count + 2)
+
+
 class ImageModule(LightningModule):
     """A LightningModule on images: it names and checks its batches, and its checkpoints load by themselves.
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gen.errors import DataError
-from lightning_gen.models.base import Batch, Condition, LikelihoodModule
-from lightning_gen.models.nade import Activation, decaying_optimizer, permutation, pixel_frequencies
+from lightning_gen.models.base import Batch, Condition, LikelihoodModule, pixel_frequencies
+from lightning_gen.models.nade import Activation, decaying_optimizer, permutation
 
 BLOCK = 16
 """Pixels of an ordering that are scored at a time."""

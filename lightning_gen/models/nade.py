@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 
 from lightning_gen.errors import DataError
 from lightning_gen.functional.bounds import bernoulli_log_prob
-from lightning_gen.models.base import Condition, LikelihoodModule, as_batch
+from lightning_gen.models.base import Condition, LikelihoodModule, pixel_frequencies
 
 Activation = Literal["sigmoid", "relu"]
 
@@ -224,19 +224,6 @@ class NADE(LikelihoodModule):
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         return decaying_optimizer(self)
-
-
-def pixel_frequencies(batches: Iterable[Any]) -> Tensor:
-    """How often each pixel is white, `(D,)`, counting one white and one black image more than there are.
-
-    A pixel that is always black may be white in the next image.
-    """
-    total, count = torch.zeros((), dtype=torch.float64), 0
-    for batch in batches:
-        images = as_batch(batch)["image"].flatten(1)
-        total = total + images.sum(0, dtype=torch.float64).cpu()
-        count += len(images)
-    return (total + 1) / (count + 2)
 
 
 def decaying_optimizer(model: LikelihoodModule) -> tuple[list[torch.optim.Optimizer], list[Any]]:
