@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from lightning_gen._lightning import LightningDataModule
 from lightning_gen.errors import CheckpointError, LightningGenError
 from lightning_gen.models.base import GenerativeModule
 
@@ -112,3 +113,18 @@ def load_model(path: str | Path) -> GenerativeModule:
     except (TypeError, ValueError, RuntimeError, LightningGenError) as error:
         raise CheckpointError(f"{path} does not fit {model_class.__name__}: {' '.join(str(error).split())}") from error
     return model
+
+
+def load_data(path: str | Path, root: str | None = None) -> LightningDataModule:
+    """Rebuild the data module that a checkpoint was trained on.
+
+    Args:
+        path: the checkpoint.
+        root: folder of the data, if it is no longer where it was.
+
+    Raises:
+        CheckpointError: if the checkpoint names no data module that can be trusted.
+    """
+    config = module_config(read_checkpoint(path), "datamodule_hyper_parameters", LightningDataModule)
+    given = config["init_args"] | ({} if root is None else {"root": root})
+    return resolve_class(config["class_path"], LightningDataModule)(**given)

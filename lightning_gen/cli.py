@@ -27,6 +27,7 @@ FUNCTIONS = {  # name: where its function is, and what it does
         "draw the way from sample to sample: lightning-gen interpolate --ckpt_path last.ckpt --output a.png",
     ),
     "arithmetic": ("arithmetic:arithmetic", "draw sums and differences of samples: a - b + c"),
+    "draw": ("draw:draw", "animate how a DRAW draws: lightning-gen draw --ckpt_path last.ckpt --output a.gif"),
     "probe": ("probe:probe", "classify images by what a checkpoint's discriminator sees in them"),
     "parzen": ("parzen:parzen", "score MNIST's own training images as samples, to see what a Parzen window is worth"),
     "list": ("list:list_recipes", "show the recipes, and what each of them reaches"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,18 +42,21 @@ class Condition:
 
 
 @contextmanager
-def new_output(output: str, folders: bool = False) -> Iterator[Path]:
+def new_output(output: str, suffixes: Sequence[str] = (".png",), folders: bool = False) -> Iterator[Path]:
     """Give a path to write to, which becomes the output once the block has ended without an error.
 
     Raises:
-        LightningGenError: at once, if the output is no .png (or, with `folders`, no new folder) or cannot be written.
+        LightningGenError: at once, if the output has none of the suffixes (with `folders`, and is no new folder), or
+            cannot be written.
     """
     target = Path(output)
-    if target.suffix not in (("", ".png") if folders else (".png",)):
-        instead = " or a folder without suffix" if folders else ""
-        raise LightningGenError(f"The output {output} ends in {target.suffix!r}; expected .png{instead}.")
+    if target.suffix not in (("", *suffixes) if folders else suffixes):
+        expected = " or ".join([*suffixes, *(["a folder without suffix"] if folders else [])])
+        raise LightningGenError(f"The output {output} ends in {target.suffix!r}; expected {expected}.")
     if target.is_dir() if target.suffix else target.exists():
-        raise LightningGenError(f"The output {output} is there already and is not a .png file; give another name.")
+        raise LightningGenError(
+            f"The output {output} is there already and is not a {target.suffix or suffixes[0]} file; give another name."
+        )
     try:  # A folder beside the output takes what is half-written, and shows now whether writing is possible.
         scratch = TemporaryDirectory(prefix=".lightning-gen-", dir=target.absolute().parent)
     except OSError as error:

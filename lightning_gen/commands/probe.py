@@ -72,12 +72,9 @@ def probe(
 
 def read_splits(ckpt_path: str, root: str | None) -> dict[str, dict[str, Tensor]]:
     """All images and labels of the data that a checkpoint was trained on, by split."""
-    from lightning_gen._lightning import LightningDataModule
-    from lightning_gen.checkpoints import module_config, read_checkpoint, resolve_class
+    from lightning_gen.checkpoints import load_data
 
-    config = module_config(read_checkpoint(ckpt_path), "datamodule_hyper_parameters", LightningDataModule)
-    given = config["init_args"] | ({} if root is None else {"root": root})
-    data: Any = resolve_class(config["class_path"], LightningDataModule)(**given)
+    data: Any = load_data(ckpt_path, root)
     data.setup()
     splits = {split: dataset.__getitems__(range(len(dataset))) for split, dataset in data.datasets.items()}
     for split, columns in splits.items():
