@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_gen.models import (
     CGAN,
     DCGAN,
+    DRAW,
     GAN,
     GMMN,
     NADE,
@@ -43,6 +44,11 @@ class RowsVAE(Rows, VAE):
     def reparameterize(self, posterior: Posterior, num_samples: int = 1) -> Tensor:
         eps = self.rows((self.latent_dim,)) - 0.5
         return (posterior.mean + (0.5 * posterior.log_var).exp() * eps)[None]
+
+
+class RowsDRAW(Rows, DRAW):
+    def draw_noise(self, num_images: int) -> Tensor:
+        return self.rows((self.num_glimpses, self.glimpse_dim)).transpose(0, 1) - 0.5
 
 
 class RowsGAN(Rows, GAN):
@@ -150,6 +156,8 @@ class OwnNoise(VAE):
 
 MODELS = {
     "vae": lambda: RowsVAE(hidden_size=16, latent_dim=3, init_std=0.2),
+    "draw": lambda: RowsDRAW(num_glimpses=3, hidden_size=16, latent_dim=3),
+    "draw_recomputed": lambda: RowsDRAW(num_glimpses=3, hidden_size=16, latent_dim=3, recompute=True),
     "gan": lambda: RowsGAN(hidden_size=16, latent_dim=3, input_dropout=0.0, hidden_dropout=0.0, lr=0.5),
     "gan_alternating": lambda: RowsGAN(
         hidden_size=16,
@@ -214,7 +222,9 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _fit(name: str, devices: int, path: Path) -> None:
     torch.manual_seed(0)
     model = {**MODELS, **CHECKS}[name]()
-    if isinstance(model, (RowsGAN, RowsCGAN, RowsConvolutionalCGAN, RowsImprovedGAN, NADE, EoNADE, BernoulliMixture)):
+    if isinstance(
+        model, (RowsDRAW, RowsGAN, RowsCGAN, RowsConvolutionalCGAN, RowsImprovedGAN, NADE, EoNADE, BernoulliMixture)
+    ):
         model.initialized.fill_(True)  # They would start from the images of the first rank's own loader.
     images = held_out_digits()[: BATCH * STEPS].round().double()
     # Lightning's own sampler would shuffle: here rank r takes rows r, r + 2, ... of each batch, in order.

@@ -1,4 +1,4 @@
-"""`lightning-gen draw`: how a DRAW model's images come to be, glimpse by glimpse, as an animation or a row of canvases."""
+"""`lightning-gen draw`: how a DRAW model's images come to be, glimpse by glimpse, as an animation or in rows."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from lightning_gen.datamodules.base import ImageDataModule, InMemoryDataset
 from lightning_gen.datamodules.cifar10 import CIFAR10DataModule
+from lightning_gen.datamodules.cluttered_digits import ClutteredDigitsDataModule
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.fake import FakeDataModule
 from lightning_gen.datamodules.image_folder import ImageFolderDataModule
@@ -13,6 +14,7 @@ from lightning_gen.datamodules.vectors import VectorDataModule
 
 __all__ = [
     "CIFAR10DataModule",
+    "ClutteredDigitsDataModule",
     "DigitsDataModule",
     "FakeDataModule",
     "ImageDataModule",

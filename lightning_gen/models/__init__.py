@@ -8,6 +8,7 @@ from lightning_gen.models.convolutional_cgan import ConvolutionalCGAN
 from lightning_gen.models.dcgan import DCGAN
 from lightning_gen.models.digit_classifier import DigitClassifier
 from lightning_gen.models.draw import DRAW
+from lightning_gen.models.draw_classifier import DRAWClassifier
 from lightning_gen.models.eonade import EoNADE
 from lightning_gen.models.gan import GAN
 from lightning_gen.models.gmmn import GMMN
@@ -29,6 +30,7 @@ __all__ = [
     "BernoulliMixture",
     "Condition",
     "ConvolutionalCGAN",
+    "DRAWClassifier",
     "DigitClassifier",
     "EoNADE",
     "GenerativeModule",

@@ -241,8 +241,8 @@ class DRAW(LikelihoodModule):
         self.glimpse_dim = latent_dim
         self.num_importance_samples = num_importance_samples
         self.recompute = recompute
-        sizes = (read_size, write_size) if attention else (None, None)
-        self.cell = Glimpse(self.image_shape, *sizes, hidden_size, latent_dim)
+        windows = (read_size, write_size) if attention else (None, None)
+        self.cell = Glimpse(self.image_shape, windows[0], windows[1], hidden_size, latent_dim)
         self.canvas = nn.Parameter(torch.zeros(self.image_shape))  # c_0
         self.hidden_enc = nn.Parameter(torch.zeros(hidden_size))
         self.hidden_dec = nn.Parameter(torch.zeros(hidden_size))
@@ -294,9 +294,8 @@ class DRAW(LikelihoodModule):
 
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw the z of all glimpses from the prior N(0, I), `(num_samples, T * J)`, one glimpse after the other."""
-        return torch.randn(
-            num_samples, self.num_glimpses * self.glimpse_dim, generator=generator, device=self.device, dtype=self.dtype
-        )
+        shape = (num_samples, self.num_glimpses * self.glimpse_dim)
+        return torch.randn(shape, generator=generator, device=self.device, dtype=self.canvas.dtype)
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The mean image of the last canvas given all z, `(N, T * J) -> (N, *image_shape)` in [0, 1]."""
@@ -335,7 +334,8 @@ class DRAW(LikelihoodModule):
 
     def draw_noise(self, num_images: int) -> Tensor:
         """Standard normal noise of all glimpses, `(T, N, J)`."""
-        return torch.randn(self.num_glimpses, num_images, self.glimpse_dim, device=self.device, dtype=self.dtype)
+        shape = (self.num_glimpses, num_images, self.glimpse_dim)
+        return torch.randn(shape, device=self.device, dtype=self.canvas.dtype)
 
     def elbo(self, images: Tensor, num_samples: int = 1) -> Tensor:
         """The evidence lower bound: closed KL of every glimpse, sampled reconstruction.

@@ -13,6 +13,7 @@ from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.models import (
     CGAN,
     DCGAN,
+    DRAW,
     GAN,
     GMMN,
     NADE,
@@ -115,6 +116,7 @@ def test_sampling_restores_each_modules_mode() -> None:
         (ImprovedGAN, {"reference_batch": 10, "minibatch_kernels": 5, "historical_averaging": 0.1}),
         (GMMN, {"hidden_sizes": (20,)}),
         (NADE, {"hidden_size": 20}),
+        (DRAW, {"num_glimpses": 2, "hidden_size": 20, "latent_dim": 3}),
         (EoNADE, {"hidden_size": 20}),
         (BernoulliMixture, {"num_components": 20}),
         (PixelRNN, {"variant": "pixelcnn", "num_layers": 1, "hidden_size": 4}),
