@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer
 from lightning_gen.functional import discriminator_loss, non_saturating_loss
-from lightning_gen.models import CGAN, GAN, VAE, GenerativeModule, ImprovedGAN
+from lightning_gen.models import CGAN, DRAW, GAN, VAE, GenerativeModule, ImprovedGAN
 from tests.digits import quiet_trainer
 
 STEPS, ROUNDS = 100, 5
@@ -34,7 +34,7 @@ def by_trainer(model: LightningModule, loader: Any) -> float:
     return clock.seconds
 
 
-def vae_by_hand(model: VAE, loader: Any) -> float:
+def bound_by_hand(model: VAE | DRAW, loader: Any) -> float:
     optimizer = model.configure_optimizers()
     start = time.perf_counter()
     for images in loader:
@@ -109,12 +109,13 @@ def cgan_by_hand(model: CGAN, loader: Any) -> float:
 @pytest.mark.parametrize(
     ("make", "by_hand"),
     [
-        (lambda: VAE(optimizer="adam", activation="relu", init_std=None), vae_by_hand),
+        (lambda: VAE(optimizer="adam", activation="relu", init_std=None), bound_by_hand),
+        (lambda: DRAW(num_glimpses=4, hidden_size=64, latent_dim=10), bound_by_hand),
         (GAN, gan_by_hand),
         (CGAN, cgan_by_hand),
         (ImprovedGAN, improved_gan_by_hand),
     ],
-    ids=["vae", "gan", "cgan", "improved_gan"],
+    ids=["vae", "draw", "gan", "cgan", "improved_gan"],
 )
 def test_step_over_the_bare_loop(
     make: Callable[[], GenerativeModule], by_hand: Callable[..., float], logs: bool, benchmark: Any
@@ -125,7 +126,7 @@ def test_step_over_the_bare_loop(
     loader = DataLoader([batch] * (STEPS if benchmark.enabled else 2), batch_size=None)
     if not logs:
         model.log = model.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
-    if isinstance(model, (GAN, CGAN, ImprovedGAN)):
+    if isinstance(model, (DRAW, GAN, CGAN, ImprovedGAN)):
         model.initialized.fill_(True)
     rounds = ROUNDS if benchmark.enabled else 1
     pairs = [(by_trainer(model, loader), by_hand(model, loader)) for _ in range(rounds)]

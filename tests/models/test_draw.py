@@ -187,12 +187,12 @@ def test_one_glimpse_of_the_whole_image_is_a_variational_autoencoder() -> None:
 
 def log_likelihood(model: DRAW, images: Tensor) -> Tensor:
     """Log p(x) by quadrature over the latent variable of each glimpse, `(N,)`."""
-    axis = torch.linspace(-8, 8, 161, dtype=torch.float64)
+    axis = torch.linspace(-8, 8, 81, dtype=torch.float64)
     nodes = torch.cartesian_prod(*[axis] * model.num_glimpses).view(-1, model.num_glimpses)
     log_prior = Normal(0.0, 1.0).log_prob(nodes).sum(1)
     logits = model.generate(nodes.T[..., None])[-1].canvas
     log_joint = torch.stack([bernoulli_log_prob(image, logits) + log_prior for image in images], 1)
-    return torch.logsumexp(log_joint, 0) + model.num_glimpses * math.log(16 / 160)
+    return torch.logsumexp(log_joint, 0) + model.num_glimpses * math.log(16 / 80)
 
 
 @pytest.mark.parametrize("num_glimpses", [1, 2])
@@ -204,7 +204,7 @@ def test_bounds_grow_towards_the_likelihood(num_glimpses: int) -> None:
     model.cell.posterior.weight.mul_(0.3)  # A posterior wide enough for importance sampling.
     images = torch.tensor(list(itertools.product([0.0, 1.0], repeat=9)), dtype=torch.float64).view(-1, 1, 3, 3)
     log_px = log_likelihood(model, images)
-    assert log_px.exp().sum().item() == pytest.approx(1, abs=1e-9)
+    assert log_px.exp().sum().item() == pytest.approx(1, abs=1e-6)
     images, log_px = images[::73], log_px[::73]
     log_weights = model.log_weights(images.repeat(500, 1, 1, 1), 100).view(100, 500, -1)  # (k, repeats, N)
     bounds = [importance_weighted_bound(log_weights.unflatten(0, (-1, k)), dim=1).mean((0, 1)) for k in (1, 5, 100)]
@@ -216,21 +216,14 @@ def test_bounds_grow_towards_the_likelihood(num_glimpses: int) -> None:
 
 
 def test_gradient_equals_finite_differences() -> None:
-    model, images = make(), binary(2)
-    eps = torch.randn(2, 2, 2, dtype=torch.float64)
+    model, images = make(hidden_size=2, latent_dim=1), binary(2)
+    eps = torch.randn(2, 2, 1, dtype=torch.float64)
     model.draw_noise = lambda num_images: eps  # type: ignore[method-assign]
     parameters = dict(model.named_parameters())
 
     def bound(*values: Tensor) -> Tensor:
-        return torch.func.functional_call(Bound(model), dict(zip(parameters, values, strict=True)), (images,))
-
-    class Bound(nn.Module):
-        def __init__(self, model: DRAW) -> None:
-            super().__init__()
-            self._parameters, self._modules, self.model = model._parameters, model._modules, (model,)
-
-        def forward(self, images: Tensor) -> Tensor:
-            return self.model[0].elbo(images).sum()
+        with nn.utils.stateless._reparametrize_module(model, dict(zip(parameters, values, strict=True))):
+            return model.elbo(images).sum()
 
     assert torch.autograd.gradcheck(bound, [p.detach().clone().requires_grad_() for p in parameters.values()])
 
@@ -244,6 +237,18 @@ def test_recomputing_gives_the_same_gradient_from_less() -> None:
     kept, recomputed = (make((1, 12, 12), num_glimpses=8, recompute=again) for again in (False, True))
     torch.testing.assert_close(gradients(recomputed), gradients(kept), rtol=0, atol=0)
     assert recomputed.memory(images) < kept.memory(images) / 2
+
+
+def test_compiled_step_is_one_graph_and_the_same_numbers() -> None:
+    """Traced without a break; what a compiler makes of the graph is its own affair."""
+    model, images = make(), binary(3)
+    torch.manual_seed(6)
+    expected = model.elbo(images)
+    keys = list(model.state_dict())
+    model.cell.compile(backend="eager", fullgraph=True)
+    torch.manual_seed(6)
+    torch.testing.assert_close(model.elbo(images), expected)
+    assert list(model.state_dict()) == keys
 
 
 def test_memory_is_what_autograd_keeps() -> None:
