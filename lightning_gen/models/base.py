@@ -293,7 +293,8 @@ class LikelihoodModule(GenerativeModule):
                 f"{type(self).__name__} scores black and white pixels and got grey ones, for which its value is no "
                 "probability. Give the data binarization=dynamic (each pixel is drawn with its grey value as the "
                 "probability of white, anew in each epoch) or, for numbers comparable with published ones, "
-                "MNISTDataModule binarization=fixed (drawn once for everybody); a VAE can take decoder=gaussian."
+                "MNISTDataModule binarization=fixed (drawn once for everybody); a VAE can take decoder=gaussian, "
+                "a DRAW decoder=intensity."
             )
 
     def figure_protocols(self, stage: str) -> dict[str, str]:

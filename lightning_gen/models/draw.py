@@ -435,6 +435,10 @@ class DRAW(LikelihoodModule):
         self._log_probs.append(importance_weighted_bound(log_weights))
         self.log("test/elbo", log_weights.mean(), batch_size=log_weights.shape[1], sync_dist=True)
 
+    def figure_protocols(self, stage: str) -> dict[str, str]:
+        plain = {"elbo": f"nats, evidence lower bound, mean of {self.num_importance_samples} samples"}
+        return super().figure_protocols(stage) | (plain if stage == "test" else {})
+
     def likelihood_protocol(self, stage: str) -> str:
         """How `val/nll` and `test/nll` were computed, for tables."""
         kind = "" if self.discrete else ", cross-entropy of intensities, no probability"
