@@ -220,7 +220,7 @@ def test_two_ranks_on_the_other_distribution_of_lightning(tmp_path):
     assert isinstance(VAE.load_from_checkpoint(path, weights_only=True), LightningModule)
 
 
-def test_interrupted_run_says_how_to_go_on(tmp_path):
+def test_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch):
     process = command_line("fit", *MODEL, *DATA, *QUIET, "--trainer.max_epochs", "100000", cwd=tmp_path)
     deadline = time.monotonic() + 200
     while not list(tmp_path.rglob("last.ckpt")) and time.monotonic() < deadline:
@@ -232,4 +232,5 @@ def test_interrupted_run_says_how_to_go_on(tmp_path):
     advice, path = line.rsplit(" ", 1)
     assert advice.endswith("go on with: lightning-gen fit --ckpt_path")
     state = torch.load(tmp_path / path, weights_only=True)
-    main(["fit", "--ckpt_path", str(tmp_path / path), "--trainer.max_epochs", str(state["epoch"] + 2)])
+    monkeypatch.chdir(tmp_path)
+    main(["fit", "--ckpt_path", path, "--trainer.max_epochs", str(state["epoch"] + 2)])
