@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer
 from lightning_gen.functional import discriminator_loss, non_saturating_loss
-from lightning_gen.models import CGAN, DRAW, GAN, VAE, GenerativeModule, ImprovedGAN
+from lightning_gen.models import CGAN, DRAW, GAN, VAE, GenerativeModule, ImprovedGAN, PixelRNN
 from tests.digits import quiet_trainer
 
 STEPS, ROUNDS = 100, 5
@@ -34,11 +34,12 @@ def by_trainer(model: LightningModule, loader: Any) -> float:
     return clock.seconds
 
 
-def bound_by_hand(model: VAE | DRAW, loader: Any) -> float:
+def likelihood_by_hand(model: VAE | DRAW | PixelRNN, loader: Any) -> float:
     optimizer = model.configure_optimizers()
+    objective = model.log_prob if isinstance(model, PixelRNN) else model.elbo
     start = time.perf_counter()
     for images in loader:
-        loss = -model.elbo(images).mean()
+        loss = -objective(images).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -109,13 +110,14 @@ def cgan_by_hand(model: CGAN, loader: Any) -> float:
 @pytest.mark.parametrize(
     ("make", "by_hand"),
     [
-        (lambda: VAE(optimizer="adam", activation="relu", init_std=None), bound_by_hand),
-        (lambda: DRAW(num_glimpses=4, hidden_size=64, latent_dim=10), bound_by_hand),
+        (lambda: VAE(optimizer="adam", activation="relu", init_std=None), likelihood_by_hand),
+        (lambda: DRAW(num_glimpses=4, hidden_size=64, latent_dim=10), likelihood_by_hand),
+        (lambda: PixelRNN(num_layers=2, hidden_size=8, head_size=16), likelihood_by_hand),
         (GAN, gan_by_hand),
         (CGAN, cgan_by_hand),
         (ImprovedGAN, improved_gan_by_hand),
     ],
-    ids=["vae", "draw", "gan", "cgan", "improved_gan"],
+    ids=["vae", "draw", "pixel_rnn", "gan", "cgan", "improved_gan"],
 )
 def test_step_over_the_bare_loop(
     make: Callable[[], GenerativeModule], by_hand: Callable[..., float], logs: bool, benchmark: Any
