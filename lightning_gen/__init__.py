@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         EoNADE,
         ImprovedGAN,
         MultiScalePixelRNN,
+        Pix2Pix,
         PixelRNN,
     )
 
@@ -38,6 +39,7 @@ __all__ = [
     "EoNADE",
     "ImprovedGAN",
     "MultiScalePixelRNN",
+    "Pix2Pix",
     "PixelRNN",
 ]
 

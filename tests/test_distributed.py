@@ -22,6 +22,7 @@ from lightning_gen.models import (
     EoNADE,
     ImprovedGAN,
     MultiScalePixelRNN,
+    Pix2Pix,
     PixelRNN,
 )
 from lightning_gen.models.vae import Posterior
@@ -138,6 +139,19 @@ class RowsConvolutionalCGAN(Rows, ConvolutionalCGAN):
         return {"attributes": self.rows((1,))}
 
 
+class RowsPix2Pix(Rows, Pix2Pix):
+    """From the image's own mirror, on a border of black; normalised by each image's own statistics."""
+
+    def as_batch(self, batch: Tensor) -> dict[str, Tensor]:
+        images = torch.nn.functional.pad(batch, (2, 2, 2, 2))
+        return {"image": images, "source": images.flip(-1)}
+
+    def on_train_epoch_start(self) -> None:
+        for module in self.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+
+
 class StillGAN(GAN):
     """Checks that both ranks hold the same parameters, and does not move them."""
 
@@ -181,6 +195,9 @@ MODELS = {
     ),
     "dcgan": lambda: RowsDCGAN((1, 28, 28), latent_dim=3, base_channels=2, lr=0.01),
     "improved_gan": RowsImprovedGAN,
+    "pix2pix": lambda: RowsPix2Pix(
+        (1, 32, 32), num_levels=3, base_channels=2, patch_size=16, dropout=0.0, lr=0.01, constant_epochs=1
+    ),
     "gmmn": lambda: RowsGMMN(hidden_sizes=(16,), bandwidths=None),
     "gmmn_autoencoder": lambda: RowsGMMN(
         hidden_sizes=(16,),

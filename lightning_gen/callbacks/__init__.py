@@ -9,6 +9,7 @@ from lightning_gen.callbacks.nan_guard import NanGuard
 from lightning_gen.callbacks.random_state import RandomState
 from lightning_gen.callbacks.sample_evaluation import SampleEvaluation
 from lightning_gen.callbacks.sample_grid import LatentManifold, SampleGrid
+from lightning_gen.callbacks.translation_grid import TranslationGrid
 
 __all__ = [
     "EMA",
@@ -22,4 +23,5 @@ __all__ = [
     "RandomState",
     "SampleEvaluation",
     "SampleGrid",
+    "TranslationGrid",
 ]

@@ -48,9 +48,12 @@ class EvaluationCallback(Callback):
         labels: sampled under in turn; the conditions of the held-out images if None.
 
     Attributes:
+        context_keys: what is kept of the held-out batches beside the conditions, for conditional models.
         figures: the figures of this `fit`, `validate` or `test`, oldest first.
         pictures: the pictures written.
     """
+
+    context_keys: tuple[str, ...] = ()
 
     def __init__(self, every_n_epochs: int, num_samples: int, seed: int, labels: list[int] | None = None) -> None:
         for name, value in {"every_n_epochs": every_n_epochs, "num_samples": num_samples}.items():
@@ -88,7 +91,9 @@ class EvaluationCallback(Callback):
 
     def observe(self, trainer: Trainer, pl_module: GenerativeModule, batch: Batch, batch_idx: int) -> None:
         """See a held-out batch: its conditions are kept until there are `num_samples` of them."""
-        for key in pl_module.condition_keys if self.labels is None else ():
+        keys = () if self.labels is not None else pl_module.condition_keys
+        context = [key for key in self.context_keys if keys and key in batch and key not in keys]
+        for key in (*keys, *context):
             if key not in batch:
                 raise LightningGenError(
                     f"{type(pl_module).__name__} is sampled under {key!r}, and the held-out batches hold only "
@@ -111,15 +116,16 @@ class EvaluationCallback(Callback):
         The model runs in the trainer's precision, as in training; what it gives is scored and drawn in float32.
 
         Returns:
-            Images in [0, 1], `(num_samples, *image_shape)`, and their conditions.
+            Images in [0, 1], `(num_samples, *image_shape)`, and their conditions with what else was kept.
         """
-        condition: dict[str, Any] = {}
+        kept: dict[str, Any] = {}
         for key, rows in self._conditions.items():
             picked = [i % len(rows) for i in range(start, start + num_samples)]
-            condition[key] = rows[picked] if isinstance(rows, Tensor) else [rows[i] for i in picked]
+            kept[key] = rows[picked] if isinstance(rows, Tensor) else [rows[i] for i in picked]
+        condition = {key: rows for key, rows in kept.items() if self.labels is not None or key in module.condition_keys}
         with trainer.precision_plugin.forward_context():
             images = module.sample(num_samples, condition or None, generator=generator)
-        return images.float(), condition or None
+        return images.float(), kept or None
 
     def _observe(self, trainer: Trainer, module: GenerativeModule, batch: Any, batch_idx: int, loader: int) -> None:
         if loader == 0 and self.is_due(trainer):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 
@@ -46,3 +47,9 @@ def image_grid(images: Tensor, num_columns: int, padding: int = 2) -> Tensor:
     if images.ndim == 5:
         images = images.transpose(2, 3).flatten(3)  # (N, C, H, T * W)
     return make_grid(images.clamp(0, 1), nrow=num_columns, padding=padding)
+
+
+def side_by_side(*images: Tensor | None) -> Tensor:
+    """Join images `(..., C, H, W)`, grey or colour, into one colour image `(..., 3, H, sum of W)`; None is left out."""
+    shown = [image for image in images if image is not None]
+    return torch.cat([image.expand(*image.shape[:-3], 3, *image.shape[-2:]) for image in shown], dim=-1)

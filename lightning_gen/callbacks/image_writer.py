@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from lightning_gen._lightning import LightningModule, Trainer, pl
-from lightning_gen.callbacks.files import image_grid, write_png
+from lightning_gen.callbacks.files import image_grid, side_by_side, write_png
 from lightning_gen.errors import LightningGenError
 
 
 class ImageWriter(pl.callbacks.BasePredictionWriter):
     """Write every sample of `predict` as a PNG, named by the index of the batch row that it was drawn for.
 
-    The index is the data set's, so that ranks never take each other's names. A video becomes a strip of its frames.
+    The index is the data set's, so that ranks never take each other's names. A video becomes a strip of its frames. An
+    image that was made of another stands between its source and, if there is one, the target.
 
     Args:
         output_dir: folder for the files `000000.png`, `000001.png` and so on; made if it is not there.
@@ -57,7 +58,9 @@ class ImageWriter(pl.callbacks.BasePredictionWriter):
             start = (batch_idx * trainer.world_size + trainer.global_rank) * len(prediction)
             batch_indices = range(start, start + len(prediction))
         prefix = f"{dataloader_idx}-" if dataloader_idx else ""
-        for index, image in zip(batch_indices, prediction.float(), strict=True):
+        for row, (index, image) in enumerate(zip(batch_indices, prediction.float(), strict=True)):
             if image.ndim == 4:
                 image = image_grid(image[None], 1, padding=0)
+            if isinstance(batch, Mapping) and "source" in batch:
+                image = side_by_side(batch["source"][row], image, batch["image"][row] if "image" in batch else None)
             write_png(image.clamp(0, 1), self.output_dir / f"{prefix}{index:06d}.png")

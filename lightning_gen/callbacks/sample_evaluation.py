@@ -66,6 +66,7 @@ class SampleEvaluation(EvaluationCallback):
         self.metrics = metrics
         self.extractor = extractor
         self.batch_size = batch_size
+        self.context_keys = tuple({key for metric in metrics for key in metric.batch_keys})
         for metric in metrics:
             if extractor is not None:
                 metric.bind(extractor)

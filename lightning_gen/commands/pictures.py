@@ -27,10 +27,12 @@ class Condition:
     Args:
         label: class of every image.
         caption: description of every image.
+        source: path of the picture that every image is made of.
     """
 
     label: int | None = None
     caption: str | None = None
+    source: str | None = None
 
     def rows(self, number: int) -> dict[str, Any] | None:
         """The same condition for each of a number of images."""
@@ -38,7 +40,19 @@ class Condition:
 
         label = {} if self.label is None else {"label": torch.full((number,), self.label)}
         caption = {} if self.caption is None else {"caption": [self.caption] * number}
-        return {**label, **caption} or None
+        source = {} if self.source is None else {"source": read_source(self.source).expand(number, -1, -1, -1)}
+        return {**label, **caption, **source} or None
+
+
+def read_source(path: str) -> Tensor:
+    """A picture in its own size, grey or in colour as it was saved: `(C, H, W)` in [0, 1]."""
+    from PIL import Image
+
+    from lightning_gen.datamodules.image_folder import naming
+    from lightning_gen.datamodules.paired_images import pixels
+
+    with naming(Path(path)), Image.open(path) as picture:
+        return pixels(picture, 1 if picture.mode.startswith(("1", "L", "I", "F")) else 3).float().div_(255)
 
 
 @contextmanager

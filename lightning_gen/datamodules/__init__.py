@@ -4,10 +4,12 @@ from lightning_gen.datamodules.base import ImageDataModule, InMemoryDataset
 from lightning_gen.datamodules.cifar10 import CIFAR10DataModule
 from lightning_gen.datamodules.cluttered_digits import ClutteredDigitsDataModule
 from lightning_gen.datamodules.digits import DigitsDataModule
+from lightning_gen.datamodules.edges_to_digits import EdgesToDigitsDataModule
 from lightning_gen.datamodules.fake import FakeDataModule
 from lightning_gen.datamodules.image_folder import ImageFolderDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
 from lightning_gen.datamodules.olivetti import OlivettiDataModule
+from lightning_gen.datamodules.paired_images import PairedImageDataModule
 from lightning_gen.datamodules.torchvision import TorchvisionDataModule
 from lightning_gen.datamodules.toronto_faces import TorontoFacesDataModule
 from lightning_gen.datamodules.vectors import VectorDataModule
@@ -16,12 +18,14 @@ __all__ = [
     "CIFAR10DataModule",
     "ClutteredDigitsDataModule",
     "DigitsDataModule",
+    "EdgesToDigitsDataModule",
     "FakeDataModule",
     "ImageDataModule",
     "ImageFolderDataModule",
     "InMemoryDataset",
     "MNISTDataModule",
     "OlivettiDataModule",
+    "PairedImageDataModule",
     "TorchvisionDataModule",
     "TorontoFacesDataModule",
     "VectorDataModule",

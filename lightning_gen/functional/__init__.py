@@ -10,7 +10,7 @@ from lightning_gen.functional.bounds import (
 )
 from lightning_gen.functional.distances import frechet_distance, inception_score, kernel_distance
 from lightning_gen.functional.filterbank import filterbank, read_patch, write_patch
-from lightning_gen.functional.latent import interpolate, to_sphere
+from lightning_gen.functional.latent import drop, interpolate, to_sphere
 from lightning_gen.functional.mmd import median_bandwidth, mmd2, mmd_ratio, sqrt_mmd2, two_sample_test
 from lightning_gen.functional.parzen import parzen_log_likelihood
 
@@ -18,6 +18,7 @@ __all__ = [
     "bernoulli_log_prob",
     "bits_per_dim",
     "discriminator_loss",
+    "drop",
     "filterbank",
     "frechet_distance",
     "gaussian_kl",

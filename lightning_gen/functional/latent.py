@@ -1,4 +1,4 @@
-"""Noise vectors: the sphere that Gaussian ones lie near, and ways between two of them."""
+"""Noise: vectors on the sphere that Gaussian ones lie near, ways between two of them, and dropout in a generator."""
 
 from __future__ import annotations
 
@@ -46,3 +46,18 @@ def interpolate(start: Tensor, end: Tensor, steps: int, spherical: bool = False)
         if 1e-4 < angle < math.pi - 1e-4:  # Else the arc is the line, or no arc is the shortest.
             return (((1 - t) * angle).sin() * start + (t * angle).sin() * end) / angle.sin()
     return start + t * (end - start)
+
+
+def drop(x: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
+    """Dropout in any mode, as the noise of a generator.
+
+    Args:
+        x: of any shape.
+        rate: share of the values that become 0, in [0, 1); the others grow by 1 / (1 - rate).
+        generator: source of the mask on the device of `x`; the global one if None.
+
+    >>> drop(torch.ones(2, 3), 0.0)
+    tensor([[1., 1., 1.],
+            [1., 1., 1.]])
+    """
+    return x * torch.empty_like(x).bernoulli_(1 - rate, generator=generator) / (1 - rate)

@@ -18,6 +18,7 @@ class Agreement(SampleMetric):
     """
 
     short_name = "agreement"
+    batch_keys = ("label",)
     higher_is_better = True
     generated: torch.Tensor
 

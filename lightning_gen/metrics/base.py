@@ -37,6 +37,7 @@ class SampleMetric(Metric):
 
     Attributes:
         short_name: name of the score, to which the extractor's is added.
+        batch_keys: what it compares samples with, kept for conditional models beside the condition itself.
         needs_features: whether it looks at an extractor's features or logits, or at the images alone.
         extractor_name: whose features they are, once bound.
         standard_error: of the last computed value, None where there is no formula.
@@ -46,6 +47,7 @@ class SampleMetric(Metric):
     full_state_update = False
     is_differentiable = False
     short_name: str
+    batch_keys: tuple[str, ...] = ()
     needs_features: bool = True
     extractor_name: str | None = None
     standard_error: float | None = None

@@ -14,6 +14,7 @@ from lightning_gen.models.gan import GAN
 from lightning_gen.models.gmmn import GMMN
 from lightning_gen.models.improved_gan import ImprovedGAN
 from lightning_gen.models.nade import NADE
+from lightning_gen.models.pix2pix import Pix2Pix
 from lightning_gen.models.pixel_rnn import MultiScalePixelRNN, PixelRNN
 from lightning_gen.models.vae import VAE
 
@@ -38,6 +39,7 @@ __all__ = [
     "ImprovedGAN",
     "LikelihoodModule",
     "MultiScalePixelRNN",
+    "Pix2Pix",
     "PixelRNN",
     "as_batch",
 ]

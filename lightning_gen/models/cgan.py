@@ -21,16 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
-from lightning_gen.functional.latent import to_sphere
+from lightning_gen.functional.latent import drop, to_sphere
 from lightning_gen.models.base import Condition
 from lightning_gen.models.conditional import ConditionalModule
 from lightning_gen.models.gan import DecayedSGD, mean_image
 from lightning_gen.nn.maxout import Maxout
-
-
-def drop(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
-    """Dropout whose mask comes from a generator of its own; in any mode."""
-    return x * torch.empty_like(x).bernoulli_(1 - rate, generator=generator) / (1 - rate)
 
 
 class Generator(nn.Module):

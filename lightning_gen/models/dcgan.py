@@ -39,12 +39,14 @@ def widths(image_shape: tuple[int, ...], base_channels: int) -> list[int]:
 
 
 def initialize(network: nn.Module) -> None:
-    """Weights from N(0, 0.02^2), gains of the normalisation from N(1, 0.02^2), shifts of 0."""
+    """Weights from N(0, 0.02^2), gains of the normalisation from N(1, 0.02^2), shifts and biases of 0."""
     for module in network.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             nn.init.normal_(module.weight, 1.0, 0.02)
         elif isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(module.weight, 0.0, 0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 class Generator(nn.Sequential):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer
 from lightning_gen.functional import discriminator_loss, non_saturating_loss
-from lightning_gen.models import CGAN, DRAW, GAN, VAE, GenerativeModule, ImprovedGAN, PixelRNN
+from lightning_gen.models import CGAN, DRAW, GAN, VAE, GenerativeModule, ImprovedGAN, Pix2Pix, PixelRNN
 from tests.digits import quiet_trainer
 
 STEPS, ROUNDS = 100, 5
@@ -105,6 +105,24 @@ def cgan_by_hand(model: CGAN, loader: Any) -> float:
     return time.perf_counter() - start
 
 
+def pix2pix_by_hand(model: Pix2Pix, loader: Any) -> float:
+    (optimizer_d, optimizer_g), _ = model.configure_optimizers()
+    start = time.perf_counter()
+    for batch in loader:
+        source, target = 2 * batch["source"] - 1, 2 * batch["image"] - 1
+        fake = model.generator(source, 0.5)
+        real_logits = model.discriminator(torch.cat([source, target], 1))
+        fake_logits = model.discriminator(torch.cat([source, fake.detach()], 1))
+        optimizer_d.zero_grad()
+        discriminator_loss(real_logits, fake_logits).backward()
+        optimizer_d.step()
+        fake_logits = model.discriminator(torch.cat([source, fake], 1))
+        optimizer_g.zero_grad()
+        (100 * (target - fake).abs().mean() + non_saturating_loss(fake_logits)).backward()
+        optimizer_g.step()
+    return time.perf_counter() - start
+
+
 @pytest.mark.benchmark(group="step over the bare loop")
 @pytest.mark.parametrize("logs", [False, True], ids=["silent", "logs"])
 @pytest.mark.parametrize(
@@ -116,15 +134,18 @@ def cgan_by_hand(model: CGAN, loader: Any) -> float:
         (GAN, gan_by_hand),
         (CGAN, cgan_by_hand),
         (ImprovedGAN, improved_gan_by_hand),
+        (lambda: Pix2Pix((1, 32, 32), num_levels=5, base_channels=16, patch_size=16), pix2pix_by_hand),
     ],
-    ids=["vae", "draw", "pixel_rnn", "gan", "cgan", "improved_gan"],
+    ids=["vae", "draw", "pixel_rnn", "gan", "cgan", "improved_gan", "pix2pix"],
 )
 def test_step_over_the_bare_loop(
     make: Callable[[], GenerativeModule], by_hand: Callable[..., float], logs: bool, benchmark: Any
 ) -> None:
     images = torch.rand(100, 1, 28, 28).round()
     model = make()
-    batch = (images, torch.arange(100) % 10) if model.condition_keys else images
+    batch: Any = (images, torch.arange(100) % 10) if model.condition_keys else images
+    if isinstance(model, Pix2Pix):  # Batches of four, as in its recipe.
+        batch = {"image": torch.rand(4, 1, 32, 32), "source": torch.rand(4, 1, 32, 32)}
     loader = DataLoader([batch] * (STEPS if benchmark.enabled else 2), batch_size=None)
     if not logs:
         model.log = model.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]

@@ -155,7 +155,7 @@ def test_dropout_of_the_generator_is_its_noise() -> None:
 
 
 def test_half_of_the_hidden_units_are_dropped_and_the_rest_doubled() -> None:
-    from lightning_gen.models.cgan import drop
+    from lightning_gen.functional import drop
 
     dropped = drop(torch.ones(200, 200), 0.5, None)
     assert set(dropped.unique().tolist()) == {0.0, 2.0}

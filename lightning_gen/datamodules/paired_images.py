@@ -1,0 +1,253 @@
+"""Pairs of pictures for translation: files with both side by side, or two folders with the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_gen.datamodules.base import Batch, ImageDataModule, Split, as_is
+from lightning_gen.datamodules.image_folder import as_8_bit, find_pictures, naming
+from lightning_gen.errors import DataError, DatasetNotFoundError
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class Pair(NamedTuple):
+    """The files of A and B: one and the same if both stand in it side by side."""
+
+    a: Path
+    b: Path
+
+
+def pixels(picture: Image.Image, channels: int, size: int | None = None) -> Tensor:
+    """8-bit pixels `(channels, H, W)`, resized to a square if a size is given."""
+    picture = as_8_bit(picture, "L" if channels == 1 else "RGB")
+    if size is not None and picture.size != (size, size):
+        picture = picture.resize((size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(picture)).view(picture.height, picture.width, channels).permute(2, 0, 1)
+
+
+def read_pair(pair: Pair) -> tuple[Image.Image, Image.Image]:
+    """Both pictures of a pair.
+
+    Raises:
+        DataError: if a file cannot be read, cannot be cut in two, or the two are of different sizes; it is named.
+    """
+    with naming(pair.a):
+        a = Image.open(pair.a)
+        a.load()
+    if pair.a == pair.b:
+        if a.width % 2:
+            raise DataError(
+                f"{pair.a} is {a.width} pixels wide, an odd number; expected two pictures of equal width side by side."
+            )
+        return a.crop((0, 0, a.width // 2, a.height)), a.crop((a.width // 2, 0, a.width, a.height))
+    with naming(pair.b):
+        b = Image.open(pair.b)
+        b.load()
+    if a.size != b.size:
+        raise DataError(f"{pair.a} has {a.width} x {a.height} pixels and its partner {pair.b} {b.width} x {b.height}.")
+    return a, b
+
+
+class PairDataset(Dataset[Batch]):
+    """Pairs read from files as they are needed, moved and mirrored together in training.
+
+    Args:
+        pairs: the files.
+        reverse: the source is B.
+        source_channels: 1 for grey, 3 for colour.
+        channels: of the images to be made.
+        image_size: side of both in pixels.
+        load_size: side that they are resized to before a random square is cut out.
+        flip: mirror both left to right half of the time.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        reverse: bool,
+        source_channels: int,
+        channels: int,
+        image_size: int,
+        load_size: int,
+        flip: bool,
+    ) -> None:
+        self.pairs = pairs
+        self.reverse = reverse
+        self.source_channels = source_channels
+        self.channels = channels
+        self.image_size = image_size
+        self.load_size = load_size
+        self.flip = flip
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {key: values[0] for key, values in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """A whole batch at once; the loader prefers it to `__getitem__`."""
+        rows = torch.stack([self._read(self.pairs[index]) for index in indices]).float().div_(255)
+        source, image = rows.split([self.source_channels, self.channels], dim=1)
+        return {"source": source, "image": image}
+
+    def _read(self, pair: Pair) -> Tensor:
+        """Source and image on top of each other, `(source_channels + channels, image_size, image_size)`, uint8."""
+        a, b = read_pair(pair)
+        source, image = (b, a) if self.reverse else (a, b)
+        both = torch.cat(
+            [pixels(source, self.source_channels, self.load_size), pixels(image, self.channels, self.load_size)]
+        )
+        if margin := self.load_size - self.image_size:
+            top, left = torch.randint(margin + 1, (2,)).tolist()
+            both = both[:, top : top + self.image_size, left : left + self.image_size]
+        return both.flip(-1) if self.flip and torch.rand(()) < 0.5 else both
+
+
+class Inputs(Dataset[Batch]):
+    """Sources without partners, each in its own size."""
+
+    def __init__(self, paths: Sequence[Path], channels: int) -> None:
+        self.paths = paths
+        self.channels = channels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Batch:
+        with naming(self.paths[index]), Image.open(self.paths[index]) as picture:
+            return {"source": pixels(picture, self.channels).float().div_(255)}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """A batch of one: sizes differ."""
+        return {key: torch.stack([self[index][key] for index in indices]) for key in ("source",)}
+
+
+class PairedImageDataModule(ImageDataModule):
+    """Pairs of a source and the image to be made of it, each batch with `source` and `image`.
+
+    Two layouts are read. In the published one `root/{train,val,test}` hold files with A on the left and B on the right.
+    In the other `root/a/{train,val,test}` and `root/b/{train,val,test}` (or capital letters) hold files with the same
+    names. A split without a folder is empty. Pictures are squeezed to squares, as the authors do.
+
+    Args:
+        root: the folder.
+        direction: which of the two is the source.
+        image_size: side of the pictures in pixels.
+        load_size: training pictures are resized to this side and a random square of `image_size` is cut out of both at
+            the same place; no jitter if None or equal.
+        source_channels: 3 for colour, 1 for grey.
+        channels: of the images to be made.
+        batch_size: pairs a batch, on each rank.
+        num_workers: processes that read and decode.
+        flip: mirror training pairs left to right half of the time.
+        predict_dir: folder of sources to translate in `predict`, each in its own size; the test pairs if None.
+
+    Raises:
+        DataError: if an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        direction: Literal["a_to_b", "b_to_a"] = "a_to_b",
+        image_size: int = 256,
+        load_size: int | None = 286,
+        source_channels: Literal[1, 3] = 3,
+        channels: Literal[1, 3] = 3,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        flip: bool = True,
+        predict_dir: str | None = None,
+    ) -> None:
+        super().__init__(root, batch_size, num_workers)
+        if image_size < 1 or {channels, source_channels} - {1, 3}:
+            raise DataError(
+                f"image_size={image_size}, channels={channels}, source_channels={source_channels}; expected a side in "
+                "pixels, and 1 or 3 channels."
+            )
+        if load_size is not None and load_size < image_size:
+            raise DataError(f"load_size={load_size} is less than image_size={image_size}, which is cut out of it.")
+        self.direction = direction
+        self.image_size = image_size
+        self.load_size = load_size or image_size
+        self.source_channels = source_channels
+        self.channels = channels
+        self.flip = flip
+        self.predict_dir = predict_dir
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return (self.channels, self.image_size, self.image_size)
+
+    @property
+    def condition_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"source": (self.source_channels, self.image_size, self.image_size)}
+
+    @property
+    def draws(self) -> bool:
+        return self.flip or self.load_size > self.image_size
+
+    @cached_property
+    def _pairs(self) -> dict[Split, list[Pair]]:
+        if not self.root.is_dir():
+            raise DatasetNotFoundError(f"{self.root.absolute()} is not a folder; name a folder of pairs by root.")
+        folders = next(((self.root / a, self.root / b) for a, b in ("ab", "AB") if (self.root / a).is_dir()), None)
+        pairs = {
+            split: self._side_by_side(split) if folders is None else self._parallel(*folders, split) for split in SPLITS
+        }
+        if not pairs["train"]:
+            raise DatasetNotFoundError(
+                f"{self.root.absolute()} has no training pairs; expected files with both pictures side by side in "
+                "train, or files of equal names in a/train and b/train."
+            )
+        return pairs
+
+    def _side_by_side(self, split: Split) -> list[Pair]:
+        return [Pair(picture.path, picture.path) for picture in find_pictures(self.root / split)]
+
+    def _parallel(self, a: Path, b: Path, split: Split) -> list[Pair]:
+        sides = [
+            {
+                picture.path.relative_to(folder / split).with_suffix(""): picture.path
+                for picture in find_pictures(folder / split)
+            }
+            for folder in (a, b)
+        ]
+        if alone := sorted(sides[0].keys() ^ sides[1].keys()):
+            path = sides[0].get(alone[0]) or sides[1][alone[0]]
+            raise DataError(f"{path} has no partner of the same name in the other folder ({len(alone)} such files).")
+        return [Pair(path, sides[1][name]) for name, path in sides[0].items()]
+
+    def load(self) -> dict[Split, Dataset[Batch]]:
+        return {
+            split: PairDataset(
+                pairs,
+                self.direction == "b_to_a",
+                self.source_channels,
+                self.channels,
+                self.image_size,
+                self.load_size if split == "train" else self.image_size,
+                self.flip and split == "train",
+            )
+            for split, pairs in self._pairs.items()
+        }
+
+    def predict_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """The sources of `predict_dir` one by one, or the test pairs."""
+        if self.predict_dir is None:
+            return self.test_dataloader()
+        pictures = find_pictures(Path(self.predict_dir).expanduser())
+        if not pictures:
+            raise DatasetNotFoundError(f"{self.predict_dir} holds no pictures to translate.")
+        return DataLoader(Inputs([picture.path for picture in pictures], self.source_channels), collate_fn=as_is)
