@@ -81,7 +81,10 @@ class ClosingTable(Callback):
         checkpoint = last_checkpoint(trainer)
         if histories:
             self._write(stage, histories, pictures, checkpoint)
-        self._print(histories, pictures, checkpoint, isinstance(pl_module, GenerativeModule))
+        example = "--num_samples 64 --output grid.png" if isinstance(pl_module, GenerativeModule) else None
+        if "source" in getattr(pl_module, "condition_keys", ()):  # Nothing can be drawn for it.
+            example = f"--condition.source picture.png {example}"
+        self._print(histories, pictures, checkpoint, example)
 
     def _write(self, stage: str, histories: dict[str, list[Figure]], pictures: list[Path], checkpoint: str) -> None:
         """Add this stage to `figures.json`; a test may share the folder of the fit before it."""
@@ -96,7 +99,7 @@ class ClosingTable(Callback):
             temporary.write_text(json.dumps(content, indent=2))
 
     def _print(
-        self, histories: dict[str, list[Figure]], pictures: list[Path], checkpoint: str, can_sample: bool
+        self, histories: dict[str, list[Figure]], pictures: list[Path], checkpoint: str, example: str | None
     ) -> None:
         console = get_console()
         if histories:
@@ -113,8 +116,8 @@ class ClosingTable(Callback):
             say(f"Checkpoint  {checkpoint}")
             quoted = shlex.quote(checkpoint)
             say(f"Next        lightning-gen test --ckpt_path {quoted}")
-            if can_sample:
-                say(f"            lightning-gen sample --ckpt_path {quoted} --num_samples 64 --output grid.png")
+            if example:
+                say(f"            lightning-gen sample --ckpt_path {quoted} {example}")
 
 
 def figure_table(histories: dict[str, list[Figure]]) -> Table:

@@ -198,6 +198,11 @@ class PairedImageDataModule(ImageDataModule):
     def draws(self) -> bool:
         return self.flip or self.load_size > self.image_size
 
+    def setup(self, stage: str | None = None) -> None:
+        """Load all splits, once; sources to predict need no pairs."""
+        if stage != "predict" or self.predict_dir is None:
+            super().setup(stage)
+
     @cached_property
     def _pairs(self) -> dict[Split, list[Pair]]:
         if not self.root.is_dir():

@@ -7,11 +7,11 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from lightning_gen._lightning import pl
-from lightning_gen.callbacks import ImageWriter, LatentManifold, SampleGrid
-from lightning_gen.callbacks.files import image_grid, whole_file, write_png
-from lightning_gen.datamodules import DigitsDataModule
+from lightning_gen.callbacks import ImageWriter, LatentManifold, SampleGrid, TranslationGrid
+from lightning_gen.callbacks.files import image_grid, side_by_side, whole_file, write_png
+from lightning_gen.datamodules import DigitsDataModule, EdgesToDigitsDataModule
 from lightning_gen.errors import LightningGenError
-from lightning_gen.models import VAE
+from lightning_gen.models import VAE, Pix2Pix
 from tests.callbacks.runs import LabelledVAE, fit, small_gan, small_vae
 from tests.digits import quiet_trainer
 
@@ -102,6 +102,39 @@ def test_predict_writes_one_file_for_each_sample(tmp_path: Path) -> None:
     assert [path.name for path in files] == [f"{index:06d}.png" for index in range(60)]
     for path, image in zip(files, predictions, strict=True):
         assert torch.equal(pixels(path), image.mul(255).round().byte())
+
+
+def small_pix2pix() -> Pix2Pix:
+    return Pix2Pix((1, 32, 32), num_levels=3, base_channels=2, patch_size=16, dropout=0.0)
+
+
+def test_translations_stand_between_source_and_target(tmp_path: Path) -> None:
+    """In the pictures of training, two sources in a row; and in the files of `predict`, with or without targets."""
+    torch.manual_seed(0)
+    data, model = EdgesToDigitsDataModule(batch_size=4), small_pix2pix()
+    grid = TranslationGrid(num_samples=4)
+    limits = {"limit_train_batches": 1, "limit_val_batches": 2}
+    trainer = quiet_trainer(max_epochs=1, callbacks=[grid], default_root_dir=tmp_path, **limits)
+    trainer.fit(model, data)
+    rows = next(iter(data.val_dataloader()))
+    made = model.sample(4, {"source": rows["source"]})
+    expected = side_by_side(rows["source"], made, rows["image"])
+    shown = pixels(tmp_path / "translations" / "epoch=0000.png") / 255
+    assert shown.shape == (3, 2 * (32 + 2) + 2, 2 * (96 + 2) + 2)
+    torch.testing.assert_close(shown[:, 36:68, 2:98], expected[2], atol=0.5 / 255 + 1e-6, rtol=0)
+
+    batches = [rows, {"source": rows["source"]}]
+    trainer = quiet_trainer(callbacks=[ImageWriter(str(tmp_path / "images"))])
+    trainer.predict(model, torch.utils.data.DataLoader(batches, batch_size=None))
+    files = [pixels(path) for path in sorted((tmp_path / "images").iterdir())]
+    assert [file.shape[-1] for file in files] == [96] * 4 + [64] * 4
+    torch.testing.assert_close(files[2] / 255, expected[2], atol=0.5 / 255 + 1e-6, rtol=0)
+    torch.testing.assert_close(files[6], files[2][:, :, :64], atol=0, rtol=0)
+
+
+def test_nothing_is_translated_without_a_source() -> None:
+    with pytest.raises(LightningGenError, match="VAE takes none; take SampleGrid"):
+        fit([TranslationGrid()], small_vae, epochs=1)
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gen._lightning import pl
 from lightning_gen.callbacks import SampleEvaluation
-from lightning_gen.datamodules import DigitsDataModule
-from lightning_gen.errors import LightningGenError
-from lightning_gen.models import VAE
-from tests.callbacks.runs import Halves, LabelledVAE, MeanFeature, MeanPixel, fit
+from lightning_gen.datamodules import DigitsDataModule, EdgesToDigitsDataModule
+from lightning_gen.errors import DataError, LightningGenError
+from lightning_gen.metrics import Agreement
+from lightning_gen.models import VAE, Pix2Pix
+from lightning_gen.nn import DigitFeatures
+from tests.callbacks.runs import Halves, LabelledVAE, MeanFeature, MeanPixel, fit, small_vae
 from tests.digits import held_out_digits, quiet_trainer, training_digits
 from tests.ranks import spawn_ranks
 
@@ -111,6 +113,24 @@ def test_labels_are_sampled_under_in_turn(tmp_path: Path) -> None:
     model = lambda: LabelledVAE(hidden_size=8, latent_dim=2)  # noqa: E731
     fit([evaluation], model, epochs=1, limit_train_batches=1, limit_val_batches=1, default_root_dir=tmp_path)
     assert torch.equal(torch.cat(Seen.seen)[-120:], torch.tensor([3, 1, 4, 5]).repeat(30))
+
+
+def test_what_a_metric_compares_with_is_kept_beside_the_condition(tmp_path: Path) -> None:
+    """A model that sees edges is read against the digits they are of; one without conditions is not sampled for any."""
+    data = EdgesToDigitsDataModule(batch_size=50)
+    model = Pix2Pix((1, 32, 32), num_levels=3, base_channels=2, patch_size=16, dropout=0.0)
+    evaluation = SampleEvaluation([Agreement()], num_samples=80, extractor=DigitFeatures(), batch_size=30)
+    trainer = quiet_trainer(
+        max_epochs=1, callbacks=[evaluation], default_root_dir=tmp_path, limit_train_batches=1, limit_val_batches=2
+    )
+    trainer.fit(model, data)
+    rows = data.datasets["val"].__getitems__(range(80))
+    read = DigitFeatures()(model.sample(80, {"source": rows["source"]})).logits.argmax(1)
+    (figure,) = evaluation.figures
+    assert figure.value == pytest.approx((read == rows["label"]).float().mean().item())
+    assert figure.real > 0.95
+    with pytest.raises(DataError, match="Agreement compares samples with the labels"):
+        fit([SampleEvaluation([Agreement()], 10, DigitFeatures())], small_vae, epochs=1, default_root_dir=tmp_path)
 
 
 def test_foreign_loaders_without_a_data_module(tmp_path: Path) -> None:

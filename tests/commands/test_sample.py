@@ -4,7 +4,8 @@ import torch
 from PIL import Image
 
 from lightning_gen.cli import main
-from lightning_gen.models import VAE
+from lightning_gen.models import VAE, Pix2Pix
+from tests.digits import quiet_trainer
 from tests.test_cli import one_line_error
 
 
@@ -83,3 +84,20 @@ def test_label_becomes_rows_and_caption_stays_text(checkpoint, tmp_path, monkeyp
     main(["sample", "--ckpt_path", str(checkpoint), "--output", str(tmp_path / "grid.png"), *options])
     assert seen[0]["label"].tolist() == [3, 3]
     assert seen[0]["caption"] == ["7", "7"]
+
+
+def test_a_picture_is_translated(tmp_path):
+    """In its own size, and as grey or colour as it was saved."""
+    torch.manual_seed(0)
+    model = Pix2Pix((3, 16, 16), source_channels=1, num_levels=3, base_channels=2, patch_size=16, dropout=0.0)
+    trainer = quiet_trainer()
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    source = (torch.rand(1, 24, 40) * 255).byte()
+    Image.fromarray(source[0].numpy()).save(tmp_path / "source.png")
+    output = tmp_path / "grid.png"
+    options = ["--num_samples", "2", "--condition.source", str(tmp_path / "source.png"), "--output", str(output)]
+    main(["sample", "--ckpt_path", str(tmp_path / "model.ckpt"), *options])
+    shown = torch.from_numpy(np.array(Image.open(output))).permute(2, 0, 1) / 255
+    expected = model.sample(1, {"source": source[None] / 255})[0]
+    torch.testing.assert_close(shown[:, 2:26, 44:84], expected, atol=0.5 / 255 + 1e-6, rtol=0)

@@ -93,7 +93,8 @@ def test_grey_and_colour(folder: Path) -> None:
 def test_sources_to_predict_keep_their_sizes(folder: Path, tmp_path: Path) -> None:
     save(coordinates(48, 7)[:32], tmp_path / "inputs" / "wide.png")
     save(coordinates(16, 7), tmp_path / "inputs" / "small.png")
-    data = PairedImageDataModule(str(folder), predict_dir=str(tmp_path / "inputs"))
+    data = PairedImageDataModule("nowhere", predict_dir=str(tmp_path / "inputs"))
+    data.setup("predict")
     assert [tuple(batch["source"].shape) for batch in data.predict_dataloader()] == [(1, 3, 16, 16), (1, 3, 32, 48)]
     with pytest.raises(DatasetNotFoundError, match="no pictures to translate"):
         PairedImageDataModule(str(folder), predict_dir=str(tmp_path / "nothing")).predict_dataloader()
