@@ -167,6 +167,8 @@ def run(command: str, options: list[str]) -> None:
     """Run `fit`, `validate`, `test` or `predict`."""
     # A resumed run has its own folder; nothing is lost by it but the list of best checkpoints.
     warnings.filterwarnings("ignore", "The dirpath has changed")
+    # Said before the first validation; after it, a figure that is not there is an error.
+    warnings.filterwarnings("ignore", r".*could not find the monitored key")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")  # Lightning's own, of no use to anybody.
     try:
         TrainerCLI(
