@@ -30,6 +30,11 @@ FUNCTIONS = {  # name: where its function is, and what it does
     "draw": ("draw:draw", "animate how a DRAW draws: lightning-gen draw --ckpt_path last.ckpt --output a.gif"),
     "probe": ("probe:probe", "classify images by what a checkpoint's discriminator sees in them"),
     "parzen": ("parzen:parzen", "score MNIST's own training images as samples, to see what a Parzen window is worth"),
+    "compare": (
+        "compare:compare",
+        "set runs side by side: lightning-gen compare logs/gan_digits logs/vae_digits --output a.html",
+    ),
+    "study": ("study:study", "make a page that asks people which images are real: lightning-gen study RUN --real DATA"),
     "list": ("list:list_recipes", "show the recipes, and what each of them reaches"),
 }
 HELP = f"""usage: lightning-gen COMMAND [options]

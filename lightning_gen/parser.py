@@ -8,10 +8,13 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
+from docstring_parser import parse
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from lightning_gen.errors import LightningGenError, did_you_mean
 from lightning_gen.recipes import resolve_recipe
+
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
 
 
 class RecipeAction(ActionConfigFile):
@@ -60,7 +63,19 @@ def one_line(message: str) -> str:
 
 
 def run_function(name: str, function: Callable[..., None], options: list[str]) -> None:
-    """Call a function with arguments from the command line, which its signature and docstring describe."""
+    """Call a function with arguments from the command line, which its signature and docstring describe.
+
+    Positional-only parameters, and those with a star, are typed without a name; all others are options.
+    """
     parser = OneLineErrors(prog=f"lightning-gen {name}", allow_abbrev=False)
-    parser.add_function_arguments(function, as_group=False)
-    function(**parser.instantiate(parser.parse_args(options)))
+    described = {text.arg_name.lstrip("*"): text.description for text in parse(function.__doc__ or "").params}
+    kinds = {parameter.name: parameter.kind for parameter in inspect.signature(function).parameters.values()}
+    single, several = ([key for key in kinds if kinds[key] == kind] for kind in POSITIONAL)
+    for key in single:
+        parser.add_argument(key, type=str, metavar=key.upper(), help=described.get(key))
+    for key in several:
+        parser.add_argument(key, type=str, metavar=key.upper(), nargs="+", help=described.get(key))
+    parser.add_function_arguments(function, as_group=False, skip={*single, *several})
+    given = dict(parser.instantiate(parser.parse_args(options)))
+    positional = [given.pop(key) for key in single] + [value for key in several for value in given.pop(key)]
+    function(*positional, **given)

@@ -11,6 +11,8 @@ from lightning_gen.errors import LightningGenError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lightning_gen.models.base import GenerativeModule
+
 CHUNK = 100  # Images drawn at a time.
 
 
@@ -37,12 +39,16 @@ def sample(
     if num_samples < 1:
         raise LightningGenError(f"num_samples is {num_samples}; expected at least 1.")
     with new_output(output, folders=True) as draft:
-        import torch
-
-        model = load(ckpt_path, device, seed)
-        sizes = [min(CHUNK, num_samples - start) for start in range(0, num_samples, CHUNK)]
-        save(torch.cat([model.sample(size, condition.rows(size)).cpu() for size in sizes]), draft, num_columns)
+        save(draw(load(ckpt_path, device, seed), num_samples, condition), draft, num_columns)
     print(f"{num_samples} samples in {output}")
+
+
+def draw(model: GenerativeModule, num_samples: int, condition: Condition) -> Tensor:
+    """Images from the random stream as it stands, `(num_samples, *image_shape)` on the CPU."""
+    import torch
+
+    sizes = [min(CHUNK, num_samples - start) for start in range(0, num_samples, CHUNK)]
+    return torch.cat([model.sample(size, condition.rows(size)).cpu() for size in sizes])
 
 
 def save(images: Tensor, path: Path, num_columns: int) -> None:

@@ -1,0 +1,203 @@
+"""Finished runs as the commands find them: checkpoint, figures, settings and curves."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from lightning_gen._lightning import LightningDataModule
+from lightning_gen.callbacks.base import Figure
+from lightning_gen.checkpoints import module_config, read_checkpoint
+from lightning_gen.commands.pictures import Device, load
+from lightning_gen.errors import CheckpointError, LightningGenError
+from lightning_gen.models.base import GenerativeModule, ImageModule
+
+EXPECTED = "expected what fit leaves, as logs/<name>/version_0 with checkpoints/, figures.json or TensorBoard's events"
+LOADING = ("root", "batch_size", "num_workers", "download")
+"""Arguments of data modules that do not change what the images are. (A batch size is a setting of the training.)"""
+
+UNKNOWN_DATA = "unknown data"
+UNTOLD = (None, "none")
+"""Values of such arguments that say nothing."""
+
+
+class Run(NamedTuple):
+    """A folder that `fit` or `test` has left, as far as it holds anything."""
+
+    name: str  # such as gan_digits/version_0
+    folder: Path
+    checkpoint: Path | None
+    figures: dict[str, Figure]  # the last one of each name
+    settings: dict[str, Any]  # such as model.latent_dim, data.binarization; empty without a checkpoint
+    notes: list[str]  # what is missing, and what else a reader should know
+
+    @property
+    def model(self) -> str:
+        """The name of the model's class."""
+        return self.settings.get("model", "unknown model")
+
+    @property
+    def data(self) -> str:
+        """What the images are: the data module, with what it was told about them."""
+        arguments = {key.removeprefix("data."): value for key, value in self.settings.items() if key[:5] == "data."}
+        told = [
+            f"{key}={value}" for key, value in arguments.items() if key not in LOADING and value not in (None, "none")
+        ]
+        return self.settings.get("data", UNKNOWN_DATA) + (f" ({', '.join(told)})" if told else "")
+
+
+def find_run(given: str) -> Run:
+    """The run of a run's folder, of its checkpoint, or of a folder of logs in which one model was trained.
+
+    Raises:
+        LightningGenError: if there is no run, or more than one.
+        CheckpointError: if the checkpoint cannot be read or trusted.
+    """
+    path = Path(given)
+    checkpoint: Path | None = path
+    if path.is_file():
+        folder = path.parent
+        if folder.name == "checkpoints":
+            folder = folder.parent
+    else:
+        folder = run_folder(path)
+        checkpoint = newest_checkpoint(folder)
+    notes: list[str] = []
+    figures = dict(read_figures(folder, checkpoint, notes))
+    if not figures:
+        notes.append("No figures.json: no figures. lightning-gen test --ckpt_path writes it.")
+    if checkpoint is None:
+        notes.append("No checkpoint: no samples and no settings.")
+    settings = {} if checkpoint is None else read_settings(checkpoint, folder)
+    resolved = folder.resolve()
+    return Run(f"{resolved.parent.name}/{resolved.name}", folder, checkpoint, figures, settings, notes)
+
+
+def load_run(run: Run, device: Device, seed: int) -> GenerativeModule:
+    """A run's model on a device, and the random stream at its seed.
+
+    Raises:
+        CheckpointError: if there is no checkpoint, or it is of no model that draws images.
+    """
+    if run.checkpoint is None:
+        raise CheckpointError(f"{run.folder} has no checkpoint to sample; name a run that still has its checkpoints/.")
+    try:
+        return load(str(run.checkpoint), device, seed)
+    except CheckpointError as error:
+        raise CheckpointError(f"{run.checkpoint}: {error}") from error
+
+
+def run_folder(path: Path) -> Path:
+    """The folder itself if it is one of a run, else the one of its folders that is."""
+    if is_run(path):
+        return path
+    runs = sorted(filter(is_run, path.iterdir())) if path.is_dir() else []
+    trained = [run for run in runs if newest_checkpoint(run)] or runs  # A test leaves a folder with figures alone.
+    if len(trained) > 1:
+        raise LightningGenError(
+            f"{path} holds {len(trained)} runs; name one of them, as {trained[-1]}: "
+            f"{', '.join(run.name for run in trained)}."
+        )
+    if not trained:
+        raise LightningGenError(f"{path} is no run; {EXPECTED}.")
+    return trained[0]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds anything that a run leaves."""
+    return any(any(folder.glob(name)) for name in ("checkpoints/*.ckpt", "figures.json", "events.out.tfevents.*"))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """`last.ckpt`, else the newest; in the folder of a test, the one that was tested, if it is still there."""
+    checkpoints = sorted(folder.glob("checkpoints/*.ckpt"), key=os.path.getmtime)
+    named = [Path(section["checkpoint"]) for _, section in read_sections(folder / "figures.json")]
+    found = [*(path for path in named if path.is_file()), *checkpoints, *folder.glob("checkpoints/last.ckpt")]
+    return found[-1] if found else None
+
+
+def read_sections(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The parts of a `figures.json`: a stage, and its `figures` and the `checkpoint` that they are of."""
+    if not path.is_file():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        sections = content if isinstance(content, dict) else {"": {"figures": content}}
+        return [
+            (stage, {"figures": [Figure(**f) for f in section["figures"]], "checkpoint": section.get("checkpoint", "")})
+            for stage, section in sections.items()
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LightningGenError(
+            f"{path} holds no figures as fit and test write them ({type(error).__name__}: {error})."
+        ) from error
+
+
+def read_figures(folder: Path, checkpoint: Path | None, notes: list[str]) -> Iterator[tuple[str, Figure]]:
+    """Figures by name, oldest first: the folder's own, and those of tests of its checkpoints in folders beside it."""
+    folder = folder.resolve()
+    paths = {*folder.glob("figures.json"), *folder.parent.glob("version_*/figures.json")}
+    for path in sorted(paths, key=os.path.getmtime):
+        for stage, section in read_sections(path):
+            judged = Path(section["checkpoint"])
+            if path.parent != folder and judged.parts[-3:-1] != (folder.name, "checkpoints"):
+                continue
+            if stage != "fit" and checkpoint is not None and judged.name not in ("", checkpoint.name):
+                notes.append(
+                    f"The figures of {stage} are those of {judged.name}, the samples those of {checkpoint.name}."
+                )
+            for figure in section["figures"]:
+                yield figure.name, figure
+
+
+def read_settings(checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """What a run was told: `model`, `data` and `seed`, and each argument, as `model.latent_dim`; and its epochs."""
+    content = read_checkpoint(checkpoint)
+    settings: dict[str, Any] = {}
+    parts: dict[str, tuple[str, type]] = {
+        "model": ("hyper_parameters", ImageModule),
+        "data": ("datamodule_hyper_parameters", LightningDataModule),
+    }
+    for part, (key, base) in parts.items():
+        if part == "model" or key in content:
+            try:
+                config = module_config(content, key, base)
+            except CheckpointError as error:
+                raise CheckpointError(f"{checkpoint}: {error}") from error
+            settings[part] = config["class_path"].rpartition(".")[2].removesuffix("DataModule")
+            settings |= {f"{part}.{name}": value for name, value in config["init_args"].items()}
+    settings["epochs"] = content.get("epoch", -1) + 1
+    if (folder / "config.yaml").is_file():
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        settings["seed"] = config.get("seed_everything")
+    return settings
+
+
+def read_curves(folder: Path, num_points: int = 150) -> dict[str, np.ndarray]:
+    """What a run has logged, by name: rows of epoch and value, `(at most num_points, 2)`, means where there are more.
+
+    TensorBoard counts steps; where the epoch was logged as well, the axis is that: 1 is the end of the first epoch.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1})
+    events.Reload()
+    scalars = {name: np.array([(e.step, e.value) for e in events.Scalars(name)]) for name in events.Tags()["scalars"]}
+    scalars.pop("hp_metric", None)
+    epochs = scalars.pop("epoch", np.zeros((0, 2)))
+    ends = {int(epoch): step for step, epoch in epochs}  # The last step of each epoch.
+    curves = {}
+    for name, points in scalars.items():
+        points = points[np.isfinite(points[:, 1])]
+        if len(points) < 2:
+            continue
+        if ends:
+            points[:, 0] = np.interp(points[:, 0], [0, *ends.values()], [0, *(epoch + 1 for epoch in ends)])
+        curves[name] = np.stack([part.mean(0) for part in np.array_split(points, min(num_points, len(points)))])
+    return curves
