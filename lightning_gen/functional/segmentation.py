@@ -23,6 +23,7 @@ def label_confusion(predicted: Tensor, labels: Tensor, num_labels: int) -> Tenso
         labels: of the same shape.
         num_labels: K.
 
+    >>> import torch
     >>> label_confusion(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 2)
     tensor([[1., 1.],
             [0., 1.]], dtype=torch.float64)
@@ -41,6 +42,7 @@ def label_scores(confusion: Tensor) -> LabelScores:
     Args:
         confusion: as `label_confusion` counts it.
 
+    >>> import torch
     >>> label_scores(torch.tensor([[3.0, 1.0], [2.0, 2.0]]))
     LabelScores(pixel_accuracy=tensor(0.6250), class_accuracy=tensor(0.6250), iou=tensor(0.4500))
     """
