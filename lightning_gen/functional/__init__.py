@@ -13,6 +13,7 @@ from lightning_gen.functional.filterbank import filterbank, read_patch, write_pa
 from lightning_gen.functional.latent import drop, interpolate, to_sphere
 from lightning_gen.functional.mmd import median_bandwidth, mmd2, mmd_ratio, sqrt_mmd2, two_sample_test
 from lightning_gen.functional.parzen import parzen_log_likelihood
+from lightning_gen.functional.segmentation import label_confusion, label_scores
 
 __all__ = [
     "bernoulli_log_prob",
@@ -26,6 +27,8 @@ __all__ = [
     "inception_score",
     "interpolate",
     "kernel_distance",
+    "label_confusion",
+    "label_scores",
     "median_bandwidth",
     "mmd2",
     "mmd_ratio",

@@ -7,6 +7,7 @@ from lightning_gen.metrics.confidence import Confidence
 from lightning_gen.metrics.frechet_distance import FrechetDistance
 from lightning_gen.metrics.inception_score import InceptionScore
 from lightning_gen.metrics.kernel_distance import KernelDistance
+from lightning_gen.metrics.label_score import LabelScore
 from lightning_gen.metrics.parzen import ParzenLogLikelihood
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "FrechetDistance",
     "InceptionScore",
     "KernelDistance",
+    "LabelScore",
     "ParzenLogLikelihood",
     "SampleMetric",
     "Samples",

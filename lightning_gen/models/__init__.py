@@ -13,6 +13,7 @@ from lightning_gen.models.eonade import EoNADE
 from lightning_gen.models.gan import GAN
 from lightning_gen.models.gmmn import GMMN
 from lightning_gen.models.improved_gan import ImprovedGAN
+from lightning_gen.models.label_reader import LabelReader
 from lightning_gen.models.nade import NADE
 from lightning_gen.models.pix2pix import Pix2Pix
 from lightning_gen.models.pixel_rnn import MultiScalePixelRNN, PixelRNN
@@ -37,6 +38,7 @@ __all__ = [
     "GenerativeModule",
     "ImageModule",
     "ImprovedGAN",
+    "LabelReader",
     "LikelihoodModule",
     "MultiScalePixelRNN",
     "Pix2Pix",

@@ -2,6 +2,7 @@
 
 from lightning_gen.nn.digits import DigitNetwork
 from lightning_gen.nn.features import DigitFeatures, EfficientNetLite0, FeatureExtractor, Features, InceptionV3
+from lightning_gen.nn.label_reader import LabelFeatures, LabelNetwork
 from lightning_gen.nn.masked import MaskedConv2d
 from lightning_gen.nn.maxout import Maxout
 from lightning_gen.nn.minibatch_discrimination import MinibatchDiscrimination
@@ -15,6 +16,8 @@ __all__ = [
     "FeatureExtractor",
     "Features",
     "InceptionV3",
+    "LabelFeatures",
+    "LabelNetwork",
     "MaskedConv2d",
     "Maxout",
     "MinibatchDiscrimination",
