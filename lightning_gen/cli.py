@@ -29,6 +29,10 @@ FUNCTIONS = {  # name: where its function is, and what it does
     "arithmetic": ("arithmetic:arithmetic", "draw sums and differences of samples: a - b + c"),
     "draw": ("draw:draw", "animate how a DRAW draws: lightning-gen draw --ckpt_path last.ckpt --output a.gif"),
     "probe": ("probe:probe", "classify images by what a checkpoint's discriminator sees in them"),
+    "evaluate": (
+        "evaluate:evaluate",
+        "judge a folder of images as a model: lightning-gen evaluate --samples DIR --data DigitsDataModule",
+    ),
     "parzen": ("parzen:parzen", "score MNIST's own training images as samples, to see what a Parzen window is worth"),
     "compare": (
         "compare:compare",

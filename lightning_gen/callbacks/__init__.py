@@ -6,6 +6,7 @@ from lightning_gen.callbacks.diagnosis import Diagnosis
 from lightning_gen.callbacks.ema import EMA
 from lightning_gen.callbacks.image_writer import ImageWriter
 from lightning_gen.callbacks.nan_guard import NanGuard
+from lightning_gen.callbacks.neighbors import ClosestPairs, SampleNeighbors
 from lightning_gen.callbacks.random_state import RandomState
 from lightning_gen.callbacks.sample_evaluation import SampleEvaluation
 from lightning_gen.callbacks.sample_grid import LatentManifold, SampleGrid
@@ -13,6 +14,7 @@ from lightning_gen.callbacks.translation_grid import TranslationGrid
 
 __all__ = [
     "EMA",
+    "ClosestPairs",
     "ClosingTable",
     "Diagnosis",
     "EvaluationCallback",
@@ -23,5 +25,6 @@ __all__ = [
     "RandomState",
     "SampleEvaluation",
     "SampleGrid",
+    "SampleNeighbors",
     "TranslationGrid",
 ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer, pl
 from lightning_gen.callbacks.randomness import own_randomness
@@ -32,6 +34,27 @@ class Figure(NamedTuple):
 def log_folder(trainer: Trainer) -> Path:
     """The folder of this run; to be called on every rank."""
     return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def fresh_loader(trainer: Any, split: Literal["train", "val"]) -> Iterable[Any] | None:
+    """A loader that training does not share: to iterate over one with persistent workers would disturb its epoch.
+
+    Returns:
+        The data module's, or one over the data set of the loader that the trainer was given; None where there is none.
+    """
+    if trainer.datamodule is not None:
+        if trainer.state.fn != "fit":
+            trainer.datamodule.setup("fit")  # A test has set up the test split only.
+        return trainer.datamodule.train_dataloader() if split == "train" else trainer.datamodule.val_dataloader()
+    loader = trainer.train_dataloader if split == "train" else trainer.val_dataloaders
+    if not isinstance(loader, DataLoader):
+        pl.utilities.rank_zero_warn(
+            f"There are no {split} images here, and what needs them is left out; to have it, give the Trainer a "
+            f"datamodule with a {split}_dataloader."
+        )
+        return None
+    shuffle = split == "train" and not isinstance(loader.dataset, IterableDataset)
+    return DataLoader(loader.dataset, loader.batch_size, shuffle=shuffle, collate_fn=loader.collate_fn)
 
 
 class EvaluationCallback(Callback):
@@ -68,6 +91,11 @@ class EvaluationCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start anew; the folder is asked for here, on every rank."""
+        if not isinstance(pl_module, GenerativeModule):
+            raise LightningGenError(
+                f"{type(self).__name__} looks at a model's samples, and {type(pl_module).__name__} cannot be sampled; "
+                "remove the callback."
+            )
         self.folder = log_folder(trainer)
         self.figures.clear()
         self.pictures.clear()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gen._lightning import LightningModule, Trainer, pl
-from lightning_gen.callbacks.base import EvaluationCallback, Figure, Stage
+from lightning_gen.callbacks.base import EvaluationCallback, Figure, Stage, fresh_loader
 from lightning_gen.callbacks.progress import progress
 from lightning_gen.errors import DataError, LightningGenError
 from lightning_gen.metrics.base import SampleMetric, Samples
@@ -34,7 +33,8 @@ class SampleEvaluation(EvaluationCallback):
     The samples are drawn under the conditions of the held-out images, cycled, and compared with the held-out images of
     the stage, whose statistics are computed once. What a metric has to choose (Parzen's sigma) is chosen on the
     validation images, which in `fit` and `validate` are the held-out images themselves. Once in each stage as many
-    training images are scored in the place of the samples: that is what a perfect model would reach.
+    training images are scored in the place of the samples: that is what a perfect model would reach. Metrics that look
+    for copies are given all training images, once in each stage.
 
     On several ranks each draws its share. Every batch of samples has a generator of its own, so the same samples are
     drawn on any number of ranks (by a model without conditions that draws from that generator alone).
@@ -101,6 +101,7 @@ class SampleEvaluation(EvaluationCallback):
                 self.extractor.to(pl_module.device)
         elif self._num_reference == 0:
             return  # Validation goes on in its middle after a resume: wait for a whole one.
+        self._image_shape = tuple(batch[pl_module.data_key].shape[1:])
         samples = self._samples(batch[pl_module.data_key])
         for metric in self.metrics:
             metric.update(samples, batch, role="reference")
@@ -118,6 +119,9 @@ class SampleEvaluation(EvaluationCallback):
             for images, batch in self._read(trainer, module, loader):
                 self._tune(images.float(), batch)
         if (loader := fresh_loader(trainer, "train")) is not None:
+            if any(metric.needs_training for metric in self.metrics):
+                for images, batch in self._read(trainer, module, loader):
+                    self._learn(images, batch)
             self._real = self._score(self._read(trainer, module, loader, self.num_samples))
             self._num_real = self._num_read
 
@@ -146,6 +150,14 @@ class SampleEvaluation(EvaluationCallback):
         for metric in self.metrics:
             if not metric.needs_features:
                 metric.update(Samples(images), batch, role="tuning")
+
+    def _learn(self, images: Tensor, batch: Batch) -> None:
+        """Give training images to the metrics that ask for them, without features if these look at none."""
+        metrics = [metric for metric in self.metrics if metric.needs_training]
+        needs_features = any(metric.needs_features for metric in metrics)
+        samples = self._samples(images) if needs_features else Samples(images.float())
+        for metric in metrics:
+            metric.update(samples, batch, role="training")
 
     def _samples(self, images: Tensor) -> Samples:
         """Images with what the extractor sees in them."""
@@ -188,6 +200,11 @@ class SampleEvaluation(EvaluationCallback):
         for metric in self.metrics:
             metric.reset_generated()
         for images, batch in batches:
+            if tuple(images.shape[1:]) != self._image_shape:
+                raise DataError(
+                    f"The samples have the shape {tuple(images.shape[1:])}, the held-out images {self._image_shape}; "
+                    "give both the same size and channels."
+                )
             samples = self._samples(images)
             for metric in self.metrics:
                 metric.update(samples, None if batch is None else dict(batch), role="generated")
@@ -227,24 +244,3 @@ class SampleEvaluation(EvaluationCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self._fitting:
             self.figures = [Figure(**figure) for figure in state_dict["figures"]]
-
-
-def fresh_loader(trainer: Any, split: Literal["train", "val"]) -> Iterable[Any] | None:
-    """A loader that training does not share: to iterate over one with persistent workers would disturb its epoch.
-
-    Returns:
-        The data module's, or one over the data set of the loader that the trainer was given; None where there is none.
-    """
-    if trainer.datamodule is not None:
-        if trainer.state.fn != "fit":
-            trainer.datamodule.setup("fit")  # A test has set up the test split only.
-        return trainer.datamodule.train_dataloader() if split == "train" else trainer.datamodule.val_dataloader()
-    loader = trainer.train_dataloader if split == "train" else trainer.val_dataloaders
-    if not isinstance(loader, DataLoader):
-        pl.utilities.rank_zero_warn(
-            f"SampleEvaluation has no {split} images here and leaves out what needs them; to have it, give the Trainer "
-            f"a datamodule with a {split}_dataloader."
-        )
-        return None
-    shuffle = split == "train" and not isinstance(loader.dataset, IterableDataset)
-    return DataLoader(loader.dataset, loader.batch_size, shuffle=shuffle, collate_fn=loader.collate_fn)

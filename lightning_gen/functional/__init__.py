@@ -12,12 +12,22 @@ from lightning_gen.functional.distances import frechet_distance, inception_score
 from lightning_gen.functional.filterbank import filterbank, read_patch, write_patch
 from lightning_gen.functional.latent import drop, interpolate, to_sphere
 from lightning_gen.functional.mmd import median_bandwidth, mmd2, mmd_ratio, sqrt_mmd2, two_sample_test
+from lightning_gen.functional.neighbors import (
+    closest_pairs,
+    count_pairs,
+    manifold_coverage,
+    manifold_density,
+    manifold_precision,
+    nearest_neighbors,
+)
 from lightning_gen.functional.parzen import parzen_log_likelihood
 from lightning_gen.functional.segmentation import label_confusion, label_scores
 
 __all__ = [
     "bernoulli_log_prob",
     "bits_per_dim",
+    "closest_pairs",
+    "count_pairs",
     "discriminator_loss",
     "drop",
     "filterbank",
@@ -29,9 +39,13 @@ __all__ = [
     "kernel_distance",
     "label_confusion",
     "label_scores",
+    "manifold_coverage",
+    "manifold_density",
+    "manifold_precision",
     "median_bandwidth",
     "mmd2",
     "mmd_ratio",
+    "nearest_neighbors",
     "non_saturating_loss",
     "normal_log_prob",
     "parzen_log_likelihood",

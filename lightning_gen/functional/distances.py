@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from lightning_gen.errors import DataError
-from lightning_gen.functional.mmd import Polynomial, mmd2
+
+ROWS = 512
+"""Of a block of kernel values: 2 MB in float64, measured the fastest on a CPU."""
 
 
 def frechet_distance(mean_x: Tensor, cov_x: Tensor, mean_y: Tensor, cov_y: Tensor) -> Tensor:
@@ -71,14 +73,31 @@ def kernel_distance(
             f"samples, or a subset_size of 2 to {min(len(x), len(y))}."
         )
     x, y = x.double(), y.double()
-    kernel = Polynomial(degree=3, scale=1 / x.shape[1], offset=1.0)
-
-    def subset(rows: Tensor) -> Tensor:
-        device = None if generator is None else generator.device
-        return rows[torch.randperm(len(rows), generator=generator, device=device)[:subset_size].to(rows.device)]
-
-    result = torch.stack([mmd2(subset(x), subset(y), kernel, biased=False) for _ in range(num_subsets)])
+    # Which rows are in which subset, (N, S) and (M, S): every kernel value is computed once, not for each subset anew.
+    in_x, in_y = x.new_zeros(len(x), num_subsets), y.new_zeros(len(y), num_subsets)
+    for i in range(num_subsets):
+        for chosen in (in_x, in_y):
+            device = None if generator is None else generator.device
+            rows = torch.randperm(len(chosen), generator=generator, device=device)[:subset_size]
+            chosen[rows.to(chosen.device), i] = 1
+    within = _kernel_sums(x, x, in_x, in_x) + _kernel_sums(y, y, in_y, in_y)
+    result = within / (subset_size * (subset_size - 1)) - 2 * _kernel_sums(x, y, in_x, in_y) / subset_size**2
     return result.mean(), result.std(correction=0)
+
+
+def _kernel_sums(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor) -> Tensor:
+    """The cubic kernel summed over the pairs of each subset, those of a row with itself left out, `(S,)`."""
+    total = x.new_zeros(in_x.shape[1])
+    for i in range(0, len(x), ROWS):
+        rows = slice(i, i + ROWS)
+        for j in range(i if x is y else 0, len(y), ROWS):
+            columns = slice(j, j + ROWS)
+            values = torch.addmm(x.new_ones(()), x[rows], y[columns].T, alpha=1 / x.shape[1]) ** 3
+            if x is y and i == j:
+                values.fill_diagonal_(0)
+            times = 2 if x is y and j > i else 1  # The kernel is symmetric.
+            total += times * (in_x[rows] * (values @ in_y[columns])).sum(0)
+    return total
 
 
 def inception_score(logits: Tensor, splits: int = 10) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_gen.errors import DataError
 
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
 Batch: TypeAlias = Mapping[str, Any]
 """The batch that images were generated for: its conditions are what a metric of agreement compares with."""
 
-Role: TypeAlias = Literal["generated", "reference", "tuning"]
-"""What images are to a metric: generated; real and held out, to be compared with; real, to choose a parameter on."""
+Role: TypeAlias = Literal["generated", "reference", "tuning", "training"]
+"""What images are to a metric: generated; real and held out, to be compared with; real, to choose a parameter on; all
+that the model was trained on, for the metrics that ask for them."""
 
 
 class Samples(NamedTuple):
@@ -39,6 +42,7 @@ class SampleMetric(Metric):
         short_name: name of the score, to which the extractor's is added.
         batch_keys: what it compares samples with, kept for conditional models beside the condition itself.
         needs_features: whether it looks at an extractor's features or logits, or at the images alone.
+        needs_training: whether it looks at all training images.
         extractor_name: whose features they are, once bound.
         standard_error: of the last computed value, None where there is no formula.
         protocol: how the last value was computed, in a few words, for tables.
@@ -49,6 +53,7 @@ class SampleMetric(Metric):
     short_name: str
     batch_keys: tuple[str, ...] = ()
     needs_features: bool = True
+    needs_training: bool = False
     extractor_name: str | None = None
     standard_error: float | None = None
     protocol: str = ""
@@ -109,12 +114,18 @@ class SampleMetric(Metric):
             raise DataError(f"{type(self).__name__} got {field} that are NaN or infinite; look at the images behind.")
         return values
 
-    def _rows(self, role: Literal["generated", "reference"]) -> Tensor:
-        """All rows of the state of this name, a list of tensors."""
+    def _rows(self, role: Literal["generated", "reference"], least: int = 1) -> Tensor:
+        """All rows of the state of this name, a list of tensors, if there are as many as the score needs."""
         state = getattr(self, role)
-        if not len(state):
-            raise self._too_few(role, 0, 1)
+        number = sum(map(len, state))
+        if number < least:
+            raise self._too_few(role, number, least)
         return dim_zero_cat(state)
+
+    def _of_all_ranks(self, values: Tensor) -> Tensor:
+        """Within `compute`, a tensor of every rank, `(ranks, *values.shape)`."""
+        # _is_synced says whether torchmetrics found other ranks and joined the states.
+        return torch.stack(gather_all_tensors(values, self.process_group)) if self._is_synced else values[None]
 
     def _too_few(self, role: Role, number: int, bound: int) -> DataError:
         return DataError(

@@ -37,7 +37,7 @@ class FrechetDistance(SampleMetric):
             self.add_state(role, sums, dist_reduce_fx="sum")
 
     def update(self, samples: Samples, batch: Batch | None = None, role: Role = "generated") -> None:
-        if role == "tuning":
+        if role not in ("generated", "reference"):
             return
         rows = F.pad(self._read(samples, "features").detach().double(), (1, 0), value=1.0)
         setattr(self, role, getattr(self, role) + rows.T @ rows)

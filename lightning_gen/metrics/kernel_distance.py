@@ -34,7 +34,7 @@ class KernelDistance(SampleMetric):
         self.add_state("reference", [], dist_reduce_fx="cat")
 
     def update(self, samples: Samples, batch: Batch | None = None, role: Role = "generated") -> None:
-        if role != "tuning":
+        if role in ("generated", "reference"):
             getattr(self, role).append(self._read(samples, "features").detach())
 
     def compute(self) -> Tensor:

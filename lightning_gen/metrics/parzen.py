@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_gen.errors import DataError
 from lightning_gen.functional.parzen import parzen_log_likelihood
@@ -54,14 +53,15 @@ class ParzenLogLikelihood(SampleMetric):
         self.tuning: list[Tensor] = []
 
     def update(self, samples: Samples, batch: Batch | None = None, role: Role = "generated") -> None:
-        getattr(self, role).append(self._read(samples, "images").detach().flatten(1))
+        if role != "training":
+            getattr(self, role).append(self._read(samples, "images").detach().flatten(1))
 
     def compute(self) -> Tensor:
         samples = self._rows("generated")
         sigma, chosen = self._choose_sigma(samples)
         scores = parzen_log_likelihood(torch.cat([samples[:0], *self.reference]), samples, sigma)
         moments = torch.stack([scores.new_tensor(len(scores)), scores.sum(), scores.square().sum()])
-        number, total, square = self._sum_over_ranks(moments)
+        number, total, square = self._of_all_ranks(moments).sum(0)
         if number < 1:
             raise self._too_few("reference", 0, 1)
         mean = total / number
@@ -74,10 +74,10 @@ class ParzenLogLikelihood(SampleMetric):
         """The best width for the tuning images, and how it was chosen."""
         if len(self.sigmas) == 1:
             return self.sigmas.item(), "given"
-        ranks = int(self._sum_over_ranks(torch.ones((), device=samples.device)))
+        ranks = len(self._of_all_ranks(samples.new_zeros(())))
         images = torch.cat([samples[:0], *self.tuning])[: math.ceil(self.num_tuning / ranks)]
         scores = parzen_log_likelihood(images, samples, self.sigmas.to(samples.device)).sum(0)
-        *totals, number = self._sum_over_ranks(torch.cat([scores, scores.new_tensor([len(images)])])).tolist()
+        *totals, number = self._of_all_ranks(torch.cat([scores, scores.new_tensor([len(images)])])).sum(0).tolist()
         if number < 1:
             raise self._too_few("tuning", 0, 1)
         best = totals.index(max(totals))
@@ -87,10 +87,6 @@ class ParzenLogLikelihood(SampleMetric):
             self.sigmas[best].item(),
             f"of {len(totals)} in [{low:g}, {high:g}], chosen on {number:.0f} images{at_end}",
         )
-
-    def _sum_over_ranks(self, values: Tensor) -> Tensor:
-        # Within compute, _is_synced says whether torchmetrics found other ranks and joined the samples.
-        return torch.stack(gather_all_tensors(values, self.process_group)).sum(0) if self._is_synced else values
 
     def reset(self) -> None:
         """Forget everything."""

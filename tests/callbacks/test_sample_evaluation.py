@@ -153,7 +153,7 @@ def test_foreign_loaders_without_a_data_module(tmp_path: Path) -> None:
     for epoch in (seen[:4], seen[4:]):
         rows = torch.cat(epoch).flatten(1).sort(0).values
         assert torch.equal(rows, train.tensors[0].flatten(1).sort(0).values), "an epoch did not see every image once"
-    with pytest.warns(UserWarning, match="has no train images here"):
+    with pytest.warns(UserWarning, match="There are no train images here"):
         trainer.test(trainer.lightning_module, held_out, verbose=False)
     assert metric.counts["tuning"] == 0
 

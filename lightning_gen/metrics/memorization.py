@@ -1,0 +1,86 @@
+"""Whether samples are copies of training images."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_gen.functional.neighbors import nearest_neighbors
+from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
+
+FLAG = 0.5
+"""A share of samples over this is flagged."""
+
+
+class Memorization(SampleMetric):
+    """Share of the samples that lie nearer to a training image than nearly all held-out images do.
+
+    A model that draws from the distribution of the data scores `quantile`, as held-out images do; one that replays
+    training images scores 1, which is why the training images beside it do. Over 0.5 the protocol says so. Euclidean
+    distances see little of a shift, and a blurred image lies near to many: look at the `SampleNeighbors` of a model
+    that is flagged.
+
+    Args:
+        on: what the distances are between: `images`, pixels rounded to 8 bits, or an extractor's `features`.
+        quantile: of the held-out images' distances to their nearest training image, what is near.
+    """
+
+    short_name = "memorized"
+    higher_is_better = False
+    needs_training = True
+    generated: list[Tensor]
+    reference: list[Tensor]
+
+    def __init__(self, on: Literal["images", "features"] = "images", quantile: float = 0.05) -> None:
+        super().__init__()
+        self.on: Literal["images", "features"] = on
+        self.needs_features = on == "features"
+        self.quantile = quantile
+        self.add_state("generated", [], dist_reduce_fx="cat")
+        self.add_state("reference", [], dist_reduce_fx="cat")
+        # Not a state: every rank looks for the neighbours among its own share, and only distances are exchanged.
+        self._training_rows: list[Tensor] = []
+        self._held_out: Tensor | None = None  # the reference's distances, computed once
+
+    def update(self, samples: Samples, batch: Batch | None = None, role: Role = "generated") -> None:
+        if role == "tuning":
+            return
+        rows = self._read(samples, self.on).detach().flatten(1)
+        if self.on == "images":
+            rows = rows.mul(255).round().byte()  # A quarter of the memory.
+        if role != "generated":
+            self._held_out = None
+        (self._training_rows if role == "training" else getattr(self, role)).append(rows)
+
+    def compute(self) -> Tensor:
+        generated = self._distances(self._rows("generated"))
+        if self._held_out is None:
+            self._held_out = self._distances(self._rows("reference"))
+        near = torch.quantile(self._held_out, self.quantile)
+        share = (generated <= near).double().mean()
+        self.standard_error = (share * (1 - share) / len(generated)).sqrt().item()
+        self.protocol = (
+            f"nearer to one of {self._num_training} training images than {1 - self.quantile:.0%} of the held-out ones"
+        )
+        if share > FLAG:
+            self.protocol += f": MEMORISED, over {FLAG:g}"
+        return share
+
+    def _distances(self, rows: Tensor) -> Tensor:
+        """From each row to the nearest training image of all ranks, `(N,)`."""
+        numbers = self._of_all_ranks(torch.tensor(sum(map(len, self._training_rows)), device=rows.device))
+        self._num_training = int(numbers.sum())
+        if self._num_training < 1:
+            raise self._too_few("training", 0, 1)
+        if not self._training_rows:  # Of this rank.
+            return self._of_all_ranks(torch.full((len(rows),), math.inf, device=rows.device)).amin(0)
+        self._training_rows = [torch.cat(self._training_rows)]
+        return self._of_all_ranks(nearest_neighbors(rows, self._training_rows[0]).distances[:, 0].float()).amin(0)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self._training_rows, self._held_out = [], None
