@@ -20,8 +20,8 @@ class Memorization(SampleMetric):
 
     A model that draws from the distribution of the data scores `quantile`, as held-out images do; one that replays
     training images scores 1, which is why the training images beside it do. Over 0.5 the protocol says so. Euclidean
-    distances see little of a shift, and a blurred image lies near to many: look at the `SampleNeighbors` of a model
-    that is flagged.
+    distances do not see through a shift, a blurred image lies near to many, and pixels that are drawn anew at each
+    access (`binarization="dynamic"`) hide copies: look at `SampleNeighbors`.
 
     Args:
         on: what the distances are between: `images`, pixels rounded to 8 bits, or an extractor's `features`.
@@ -71,14 +71,15 @@ class Memorization(SampleMetric):
 
     def _distances(self, rows: Tensor) -> Tensor:
         """From each row to the nearest training image of all ranks, `(N,)`."""
-        numbers = self._of_all_ranks(torch.tensor(sum(map(len, self._training_rows)), device=rows.device))
-        self._num_training = int(numbers.sum())
+        training = torch.cat([rows[:0], *self._training_rows])
+        self._training_rows = [training]
+        self._num_training = int(self._of_all_ranks(torch.tensor(len(training), device=rows.device)).sum())
         if self._num_training < 1:
             raise self._too_few("training", 0, 1)
-        if not self._training_rows:  # Of this rank.
-            return self._of_all_ranks(torch.full((len(rows),), math.inf, device=rows.device)).amin(0)
-        self._training_rows = [torch.cat(self._training_rows)]
-        return self._of_all_ranks(nearest_neighbors(rows, self._training_rows[0]).distances[:, 0].float()).amin(0)
+        distances = rows.new_full((len(rows),), math.inf, dtype=torch.float64)
+        if len(training):  # This rank may have none.
+            distances = nearest_neighbors(rows, training).distances[:, 0].double()
+        return self._of_all_ranks(distances).amin(0)
 
     def reset(self) -> None:
         """Forget everything."""

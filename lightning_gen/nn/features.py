@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import pickle
 from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +17,9 @@ from lightning_gen.nn.digits import DigitNetwork
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""Of torch-fidelity's weight file, whose name ends in the first eight digits."""
 
 
 class Features(NamedTuple):
@@ -169,17 +172,17 @@ class InceptionV3(FeatureExtractor):
         path = Path(weights) if weights is not None else _cached_inception(download)
         if not path.is_file():
             raise WeightsNotFoundError(f"There is no file {path}; expected torch-fidelity's Inception weights.")
-        try:
-            torch.load(path, map_location="meta", weights_only=True)  # torch-fidelity would run code in a pickle.
-            with torch.random.fork_rng(devices=[]):  # As above.
-                network = FeatureExtractorInceptionV3(
-                    self.name, ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
-                )
-        except (pickle.UnpicklingError, EOFError, RuntimeError, TypeError) as error:
+        # Scores on other weights would bear the published names; and torch-fidelity would run code in a foreign file.
+        if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != INCEPTION_SHA256:
             raise CheckpointError(
-                f"{path} does not hold torch-fidelity's Inception weights: it is damaged, or something else. Delete it "
-                "and give the right file or download=True."
-            ) from error
+                f"{path} does not hold torch-fidelity's Inception weights: its SHA-256 is {found[:8]}... and not "
+                f"{INCEPTION_SHA256[:8]}...; it is damaged, or something else. Delete it and give the right file or "
+                "download=True."
+            )
+        with torch.random.fork_rng(devices=[]):  # As above.
+            network = FeatureExtractorInceptionV3(
+                self.name, ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
+            )
         super().__init__(network)
 
     def _extract(self, images: Tensor) -> Features:

@@ -6,24 +6,39 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist, pdist
 from sklearn.neighbors import KernelDensity
 from torch import Tensor, nn
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lightning_gen.errors import DataError
-from lightning_gen.functional import parzen_log_likelihood
+from lightning_gen.functional import (
+    manifold_coverage,
+    manifold_density,
+    median_bandwidth,
+    parzen_log_likelihood,
+    two_sample_test,
+)
 from lightning_gen.metrics import (
     Agreement,
     ClassEntropy,
     Confidence,
+    Coverage,
+    Density,
     FrechetDistance,
     InceptionScore,
     KernelDistance,
+    Memorization,
     ParzenLogLikelihood,
+    Precision,
+    Recall,
     SampleMetric,
     Samples,
+    SupportSize,
+    TwoSamplePValue,
 )
 
 EXTRACTOR: Any = SimpleNamespace(name="digits", num_features=8, num_classes=5)
@@ -31,12 +46,23 @@ METRICS = {
     "agreement_digits": Agreement,
     "class_entropy_digits": ClassEntropy,
     "confident_digits": Confidence,
+    "coverage_digits": Coverage,
+    "density_digits": Density,
     "fid_digits": FrechetDistance,
     "inception_score_digits": lambda: InceptionScore(splits=4),
     "kid_digits": lambda: KernelDistance(num_subsets=10, subset_size=20),
+    "memorized": lambda: Memorization(quantile=0.4),
+    "memorized_digits": lambda: Memorization("features", quantile=0.4),
+    "mmd_p_value": lambda: TwoSamplePValue(num_permutations=100),
+    "mmd_p_value_digits": lambda: TwoSamplePValue("features", num_permutations=100),
     "parzen": lambda: ParzenLogLikelihood([0.1, 0.2, 0.4], num_tuning=20),
+    "precision_digits": lambda: Precision(k=3),
+    "recall_digits": lambda: Recall(k=3),
+    "support": SupportSize,
+    "support_digits": lambda: SupportSize("features"),
 }
-SIZES = {"generated": 60, "reference": 50, "tuning": 30}
+ON_IMAGES = [name for name in METRICS if not name.endswith("_digits")]
+SIZES = {"generated": 60, "reference": 50, "tuning": 30, "training": 40}
 
 
 def samples(seed: int, number: int) -> Samples:
@@ -206,6 +232,88 @@ def test_grids_of_the_papers(name: Any, sigmas: Any) -> None:
     np.testing.assert_allclose(ParzenLogLikelihood(name).sigmas, sigmas, rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["precision_digits", "recall_digits"])
+def test_precision_and_recall_equal_torch_fidelity(name: str) -> None:
+    generated, reference = (DATA[role].features for role in ("generated", "reference"))
+    theirs = prc_features_to_metric(generated, reference, prc_neighborhood=3, prc_batch_size=99, verbose=False)
+    value = theirs[name.removesuffix("_digits")]
+    assert 0 < value < 1
+    assert make(name).compute().item() == pytest.approx(value, rel=1e-6)
+
+
+def test_density_and_coverage_are_of_samples_in_the_manifold_of_real_images() -> None:
+    generated, reference = (DATA[role].features for role in ("generated", "reference"))
+    assert make("density_digits").compute() == manifold_density(generated, reference, 5)
+    assert make("coverage_digits").compute() == manifold_coverage(generated, reference, 5)
+
+
+@pytest.mark.parametrize("name", ["memorized", "memorized_digits"])
+def test_memorized_is_the_share_nearer_than_a_quantile_of_held_out_images(name: str) -> None:
+    def rows(role: str) -> Any:
+        data = DATA[role]
+        return (255 * data.images.flatten(1)).round() if name == "memorized" else data.features
+
+    generated, held_out = (cdist(rows(role), rows("training")).min(1) for role in ("generated", "reference"))
+    share = (generated <= np.quantile(held_out, 0.4)).mean()
+    metric = make(name)
+    assert 0 < share < 1
+    assert metric.compute().item() == pytest.approx(share)
+    assert metric.standard_error == pytest.approx(np.sqrt(share * (1 - share) / 60))
+    assert metric.protocol.startswith("nearer to one of 40 training images than 60% of the held-out ones")
+
+
+def test_copies_are_flagged() -> None:
+    metric = Memorization()
+    for role in SIZES:
+        feed(metric, role)
+    assert metric.compute() < 0.5
+    assert "MEMORISED" not in metric.protocol
+    metric.reset_generated()
+    feed(metric, "generated", DATA["training"])
+    assert metric.compute() == 1
+    assert metric.protocol.endswith(": MEMORISED, over 0.5")
+    # Where the held-out images are copies too, a sample cannot be nearer.
+    metric.update(Samples(DATA["training"].images.repeat(3, 1, 1, 1)), role="reference")
+    assert metric.compute() == 1
+
+
+@pytest.mark.parametrize("size", [50, 1000])
+def test_the_support_of_a_lookup_table_is_its_size(size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    table = torch.rand(size, 1, 3, 3, generator=generator)
+    metric = SupportSize()
+    metric.update(Samples(torch.rand(20, 1, 3, 3, generator=generator)), role="reference")
+    metric.update(Samples(table[torch.randint(size, (2000,), generator=generator)]))
+    radius = pdist(metric.reference[0].numpy()).min()
+    near = 2 * (pdist(table.flatten(1)) <= radius).sum()  # Images of the table that are alike without being equal.
+    assert metric.compute().item() == pytest.approx(size**2 / (size + near), rel=0.1)
+
+
+def test_support_counts_pairs_as_near_as_the_nearest_held_out_ones() -> None:
+    metric = make("support_digits")
+    radius = pdist(DATA["reference"].features).min()
+    number = (pdist(DATA["generated"].features) <= radius).sum()
+    assert metric.compute().item() == pytest.approx(60 * 59 / 2 / max(number, 1))
+    metric.reset_generated()
+    far = DATA["generated"]._replace(features=1000 * DATA["generated"].features)
+    feed(metric, "generated", far)
+    assert metric.compute() == 60 * 59 / 2
+    assert metric.protocol == f"0 of 1770 pairs as near as the nearest two held-out images ({radius:.3g}), at least"
+
+
+def test_p_value_is_of_the_two_sample_test() -> None:
+    x, y = (DATA[role].images for role in ("generated", "reference"))
+    expected = two_sample_test(x, y, [median_bandwidth(x, y)], 100, torch.Generator().manual_seed(0))
+    metric = make("mmd_p_value")
+    assert metric.compute().item() == pytest.approx(expected.p_value)
+    assert make("mmd_p_value_digits").compute() < 0.02, "the features have other means"
+    limited = TwoSamplePValue(num_images=20)
+    feed(limited, "generated")
+    feed(limited, "reference")
+    limited.compute()
+    assert limited.protocol.startswith("20 and 20 images, Gaussian kernel of the median distance, 1000 permutations")
+
+
 # The contract -------------------------------------------------------------------------------------------------------
 
 
@@ -224,7 +332,7 @@ def test_reset_generated_keeps_the_real_images(name: str) -> None:
     value = metric.compute()
     metric.reset_generated()
     feed(metric, "generated", samples(5, 60))
-    assert metric.compute() != value
+    assert metric.compute() != value or name in ("support", "mmd_p_value_digits"), "these two can be at their bounds"
     metric.reset_generated()
     feed(metric, "generated")
     assert metric.compute() == value
@@ -236,9 +344,10 @@ def test_reset_forgets_everything(name: str) -> None:
     metric = make(name)
     metric.reset()
     feed(metric, "tuning")
+    feed(metric, "training")
     with pytest.raises(DataError, match="has 0 generated images; it needs at least"):
         metric.compute()
-    if name in ("fid_digits", "kid_digits", "parzen"):
+    if hasattr(metric, "reference"):
         feed(metric, "generated")
         with pytest.raises(DataError, match=r"has 0 reference images; it needs at least .*role='reference'"):
             metric.compute()
@@ -272,7 +381,7 @@ def test_values_that_are_not_finite_are_refused(name: str, bad: float) -> None:
         make(name, fed=False).update(broken)
 
 
-@pytest.mark.parametrize("name", [name for name in METRICS if name != "parzen"])
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in ON_IMAGES])
 def test_missing_features_are_an_error_that_says_what_to_do(name: str) -> None:
     with pytest.raises(DataError, match=r"call bind\(extractor\) first"):
         METRICS[name]().update(DATA["generated"])
@@ -292,6 +401,28 @@ def test_too_few_images_for_the_protocol(metric: SampleMetric, message: str) -> 
     for role in SIZES:
         feed(metric, role)
     with pytest.raises(DataError, match=message):
+        metric.compute()
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("fid_digits", 2), ("precision_digits", 4), ("coverage_digits", 6), ("support", 2), ("mmd_p_value", 2)],
+)
+def test_fewer_samples_than_a_score_needs(name: str, least: int) -> None:
+    metric = make(name)
+    metric.reset_generated()
+    feed(metric, "generated", samples(0, least - 1))
+    with pytest.raises(DataError, match=rf"has {least - 1} generated images; it needs at least {least}, given to "):
+        metric.compute()
+    feed(metric, "generated", samples(1, 1))
+    metric.compute()
+
+
+def test_copies_cannot_be_found_without_training_images() -> None:
+    metric = Memorization()
+    feed(metric, "generated")
+    feed(metric, "reference")
+    with pytest.raises(DataError, match=r"0 training images; it needs at least 1, given to .*role='training'"):
         metric.compute()
 
 

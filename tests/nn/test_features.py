@@ -1,5 +1,8 @@
+import hashlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock, patch
 
 import numpy as np
@@ -8,8 +11,11 @@ import torch
 import torch_fidelity.feature_extractor_inceptionv3 as fidelity
 from torch import Tensor, nn
 
-from lightning_gen.errors import CheckpointError, DataError, WeightsNotFoundError
+from lightning_gen.datamodules import CIFAR10DataModule
+from lightning_gen.errors import CheckpointError, DataError, DatasetNotFoundError, WeightsNotFoundError
+from lightning_gen.functional import inception_score
 from lightning_gen.nn import DigitFeatures, EfficientNetLite0, FeatureExtractor, Features, InceptionV3
+from lightning_gen.nn import features
 from lightning_gen.nn.digits import DigitNetwork
 from tests.datamodules.test_cifar10 import DATA, needs_packed
 
@@ -184,7 +190,7 @@ def test_a_package_that_is_missing_is_named(package: str, monkeypatch: pytest.Mo
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("weights") / "inception.pth"
     with (
         patch.object(fidelity, "load_state_dict_from_url", return_value={}),
@@ -197,7 +203,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 layer.weight, nonlinearity="relu"
             )  # PyTorch's own weights fade to 1e-7 in 94 layers.
     torch.save(network.state_dict(), path)
-    return path
+    with patch.object(features, "INCEPTION_SHA256", hashlib.sha256(path.read_bytes()).hexdigest()):
+        yield path
 
 
 @pytest.fixture(scope="module")
@@ -281,6 +288,26 @@ class Code:
 
     def __reduce__(self) -> tuple[object, ...]:
         return (Path.touch, (self.path,))
+
+
+def test_the_published_file_is_the_one_of_its_name() -> None:
+    assert Path(fidelity.URL_INCEPTION_V3).stem.endswith(f"-{features.INCEPTION_SHA256[:8]}")
+
+
+@pytest.mark.slow
+def test_the_inception_score_of_cifar10_is_the_published_one() -> None:
+    """11.24 ± 0.12 of the 50,000 training images, in ten splits (Salimans et al. 2016, table 3)."""
+    try:
+        inception = InceptionV3()
+        data = CIFAR10DataModule(train_size=50_000)
+        data.setup()
+    except (WeightsNotFoundError, DatasetNotFoundError) as error:
+        pytest.skip(str(error))
+    dataset: Any = data.datasets["train"]
+    with torch.no_grad():
+        parts = [inception(dataset.__getitems__(range(i, i + 100))["image"]).logits for i in range(0, 50_000, 100)]
+    score, _ = inception_score(torch.cat(parts), splits=10)
+    assert score.item() == pytest.approx(11.24, abs=0.02)
 
 
 @pytest.mark.parametrize("content", ["empty", "text", "another network", "a tensor", "code"])
