@@ -66,7 +66,7 @@ class Memorization(SampleMetric):
             f"nearer to one of {self._num_training} training images than {1 - self.quantile:.0%} of the held-out ones"
         )
         if share > FLAG:
-            self.protocol += f": MEMORISED, over {FLAG:g}"
+            self.protocol += f", over {FLAG:g}: MEMORISED"
         return share
 
     def _distances(self, rows: Tensor) -> Tensor:

@@ -271,7 +271,7 @@ def test_copies_are_flagged() -> None:
     metric.reset_generated()
     feed(metric, "generated", DATA["training"])
     assert metric.compute() == 1
-    assert metric.protocol.endswith(": MEMORISED, over 0.5")
+    assert metric.protocol.endswith(", over 0.5: MEMORISED")
     # Where the held-out images are copies too, a sample cannot be nearer.
     metric.update(Samples(DATA["training"].images.repeat(3, 1, 1, 1)), role="reference")
     assert metric.compute() == 1

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from lightning_gen.datamodules import CIFAR10DataModule
 from lightning_gen.errors import CheckpointError, DataError, DatasetNotFoundError, WeightsNotFoundError
 from lightning_gen.functional import inception_score
-from lightning_gen.nn import DigitFeatures, EfficientNetLite0, FeatureExtractor, Features, InceptionV3
-from lightning_gen.nn import features
+from lightning_gen.nn import DigitFeatures, EfficientNetLite0, FeatureExtractor, Features, InceptionV3, features
 from lightning_gen.nn.digits import DigitNetwork
 from tests.datamodules.test_cifar10 import DATA, needs_packed
 
