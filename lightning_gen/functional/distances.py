@@ -73,16 +73,28 @@ def kernel_distance(
             f"samples, or a subset_size of 2 to {min(len(x), len(y))}."
         )
     x, y = x.double(), y.double()
-    # Which rows are in which subset, (N, S) and (M, S): every kernel value is computed once, not for each subset anew.
-    in_x, in_y = x.new_zeros(len(x), num_subsets), y.new_zeros(len(y), num_subsets)
-    for i in range(num_subsets):
-        for chosen in (in_x, in_y):
-            device = None if generator is None else generator.device
-            rows = torch.randperm(len(chosen), generator=generator, device=device)[:subset_size]
-            chosen[rows.to(chosen.device), i] = 1
-    within = _kernel_sums(x, x, in_x, in_x) + _kernel_sums(y, y, in_y, in_y)
-    result = within / (subset_size * (subset_size - 1)) - 2 * _kernel_sums(x, y, in_x, in_y) / subset_size**2
+
+    def draw(rows: Tensor) -> Tensor:
+        device = None if generator is None else generator.device
+        return torch.randperm(len(rows), generator=generator, device=device)[:subset_size].to(rows.device)
+
+    subsets = [(draw(x), draw(y)) for _ in range(num_subsets)]
+    if len(x) * len(y) > num_subsets * subset_size**2:
+        every = x.new_ones(subset_size, 1)
+        result = torch.cat([_subset_distances(x[i], y[j], every, every) for i, j in subsets])
+    else:  # The subsets share most pairs: each kernel value is computed once.
+        in_x, in_y = x.new_zeros(len(x), num_subsets), y.new_zeros(len(y), num_subsets)
+        for s, (i, j) in enumerate(subsets):
+            in_x[i, s], in_y[j, s] = 1, 1
+        result = _subset_distances(x, y, in_x, in_y)
     return result.mean(), result.std(correction=0)
+
+
+def _subset_distances(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor) -> Tensor:
+    """The squared discrepancy of each pair of subsets, `(S,)`; which rows are in which, `(N, S)` and `(M, S)`."""
+    size = in_x[:, 0].sum()
+    within = _kernel_sums(x, x, in_x, in_x) + _kernel_sums(y, y, in_y, in_y)
+    return within / (size * (size - 1)) - 2 * _kernel_sums(x, y, in_x, in_y) / size**2
 
 
 def _kernel_sums(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor) -> Tensor:

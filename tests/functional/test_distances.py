@@ -93,17 +93,18 @@ def test_kernel_distance_equals_scikit_learn(generator: torch.Generator) -> None
     assert std.item() == pytest.approx(0, abs=1e-12)
 
 
-def test_kernel_distance_equals_torchmetrics_on_the_same_subsets(generator: torch.Generator) -> None:
+@pytest.mark.parametrize("number", [5, 15])  # Each by itself, and all at once.
+def test_kernel_distance_equals_torchmetrics_on_the_same_subsets(number: int, generator: torch.Generator) -> None:
     x = torch.randn(50, 6, generator=generator, dtype=torch.float64)
     y = 1.2 * torch.randn(70, 6, generator=generator, dtype=torch.float64)
     draw = torch.Generator().manual_seed(3)
     values = torch.stack(
         [
             poly_mmd(x[torch.randperm(50, generator=draw)[:20]], y[torch.randperm(70, generator=draw)[:20]])
-            for _ in range(15)
+            for _ in range(number)
         ]
     )
-    mean, std = kernel_distance(x, y, 15, 20, torch.Generator().manual_seed(3))
+    mean, std = kernel_distance(x, y, number, 20, torch.Generator().manual_seed(3))
     assert mean.item() == pytest.approx(values.mean().item(), rel=1e-9)
     assert std.item() == pytest.approx(values.std(correction=0).item(), rel=1e-9)
 
