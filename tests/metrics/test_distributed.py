@@ -12,7 +12,7 @@ from tests.metrics.test_metrics import DATA, LABELS, METRICS, SIZES, make
 from tests.ranks import spawn_ranks
 
 SHARES = {"generated": [range(40), range(40, 60)], "reference": [range(35), range(35, 50)]}
-SHARES["training"] = [range(40), range(0)]  # A rank without any.
+SHARES["training"] = [range(25), range(25, 40)]
 SHARES["tuning"] = [range(0, 30, 2), range(1, 30, 2)]  # In turns, as loaders share them: the first 20 are 10 of each.
 
 
