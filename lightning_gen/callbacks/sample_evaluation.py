@@ -128,17 +128,19 @@ class SampleEvaluation(EvaluationCallback):
     def _read(
         self, trainer: Trainer, module: GenerativeModule, loader: Iterable[Any], limit: int | None = None
     ) -> Iterator[tuple[Tensor, Batch]]:
-        """Read this rank's share of a loader's first images: every rank sees all batches, and takes its own."""
+        """Read this rank's share of a loader's first images: every rank sees all batches, and takes its own rows."""
         self._num_read = 0  # by all ranks
         with progress(trainer, "Real images", limit) as advance:
-            for index, batch in enumerate(loader):
+            for batch in loader:
                 batch = as_batch(batch)
                 number = len(batch[module.data_key])
                 if limit is not None:
                     number = min(number, limit - self._num_read)
-                    batch = {key: value[:number] for key, value in batch.items()}
                 self._num_read += number
-                if index % trainer.world_size == trainer.global_rank:
+                # Not batch by batch: a single large one would leave the other ranks with nothing.
+                rows = slice(trainer.global_rank, number, trainer.world_size)
+                if trainer.global_rank < number:
+                    batch = {key: value[rows] for key, value in batch.items()}
                     batch = trainer.strategy.batch_to_device(batch, module.device)
                     yield batch[module.data_key], batch
                 advance(number)

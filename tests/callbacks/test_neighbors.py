@@ -145,7 +145,7 @@ def _evaluate(ranks: int, path: Path) -> None:
         strategy="ddp" if ranks > 1 else "auto",
         default_root_dir=path / str(ranks),
     )
-    # One training batch: a rank has none.
+    # One training batch, which the ranks share.
     trainer.test(LookupTable(), DigitsDataModule(batch_size=4000), verbose=False)
     if trainer.is_global_zero:
         (path / f"{ranks}.json").write_text(json.dumps(evaluation.figures))
