@@ -12,6 +12,7 @@ from lightning_gen.functional.distances import frechet_distance, inception_score
 from lightning_gen.functional.filterbank import filterbank, read_patch, write_patch
 from lightning_gen.functional.latent import drop, interpolate, to_sphere
 from lightning_gen.functional.mmd import median_bandwidth, mmd2, mmd_ratio, sqrt_mmd2, two_sample_test
+from lightning_gen.functional.ms_ssim import ms_ssim
 from lightning_gen.functional.parzen import parzen_log_likelihood
 from lightning_gen.functional.segmentation import label_confusion, label_scores
 
@@ -32,6 +33,7 @@ __all__ = [
     "median_bandwidth",
     "mmd2",
     "mmd_ratio",
+    "ms_ssim",
     "non_saturating_loss",
     "normal_log_prob",
     "parzen_log_likelihood",

@@ -8,9 +8,11 @@ from lightning_gen.metrics.frechet_distance import FrechetDistance
 from lightning_gen.metrics.inception_score import InceptionScore
 from lightning_gen.metrics.kernel_distance import KernelDistance
 from lightning_gen.metrics.label_score import LabelScore
+from lightning_gen.metrics.ms_ssim import MSSSIM
 from lightning_gen.metrics.parzen import ParzenLogLikelihood
 
 __all__ = [
+    "MSSSIM",
     "Agreement",
     "ClassEntropy",
     "Confidence",
