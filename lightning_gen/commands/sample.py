@@ -43,9 +43,11 @@ def sample(
         import torch
 
         models = that_fit(condition, of_one_kind({path: load(path, device, seed) for path in ckpt_path}))[:num_samples]
-        images = torch.empty(num_samples, *models[0].image_shape)
-        for turn, model in enumerate(models):
-            images[turn :: len(models)] = draw(model, len(images[turn :: len(models)]), condition)
+        shares = [len(range(turn, num_samples, len(models))) for turn in range(len(models))]
+        drawn = [draw(model, share, condition) for model, share in zip(models, shares, strict=True)]
+        images = torch.empty(num_samples, *drawn[0].shape[1:])
+        for turn, part in enumerate(drawn):
+            images[turn :: len(drawn)] = part
         save(images, draft, num_columns)
     print(f"{num_samples} samples in {output}")
 

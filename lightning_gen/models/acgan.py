@@ -64,7 +64,7 @@ class Dropout(nn.Dropout):
     """PyTorch's, with masks that take a quarter of its time on a CPU, where they were a third of a step."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not self.training or self.p == 0:
             return x
         return x * ((torch.rand_like(x) >= self.p).to(x.dtype) / (1 - self.p))
 

@@ -13,8 +13,9 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lightning_gen.errors import DataError
-from lightning_gen.functional import parzen_log_likelihood
+from lightning_gen.functional import ms_ssim, parzen_log_likelihood
 from lightning_gen.metrics import (
+    MSSSIM,
     Agreement,
     ClassEntropy,
     Confidence,
@@ -34,6 +35,7 @@ METRICS = {
     "fid_digits": FrechetDistance,
     "inception_score_digits": lambda: InceptionScore(splits=4),
     "kid_digits": lambda: KernelDistance(num_subsets=10, subset_size=20),
+    "ms_ssim": lambda: MSSSIM(num_pairs=10),
     "parzen": lambda: ParzenLogLikelihood([0.1, 0.2, 0.4], num_tuning=20),
 }
 SIZES = {"generated": 60, "reference": 50, "tuning": 30}
@@ -159,6 +161,66 @@ def test_agreement_is_the_share_read_as_what_was_asked_for() -> None:
         metric.update(DATA["generated"], {"label": LABELS[:60] + 1})
 
 
+def test_agreement_at_a_resolution_reads_what_is_left_of_shrunk_samples() -> None:
+    """Lines of one pixel, on the left or on the right of each half: 4 pixels keep them apart, 2 do not."""
+
+    class Lines:
+        """Class 1 if the first half is brighter on the left than on the right."""
+
+        name, num_features, num_classes = "lines", 1, 2
+
+        def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            difference = (images[:, :, :, 0] - images[:, :, :, 1]).mean((1, 2))
+            return difference[:, None], torch.stack([torch.full_like(difference, 1e-6), difference], 1)
+
+    left = torch.tensor([1.0, 0, 1, 0]).expand(3, 1, 4, 4)
+    images, labels = torch.cat([left, left.flip(3)]), torch.tensor([1, 1, 1, 0, 0, 0])
+    shares = {}
+    for resolution in (None, 4, 2):
+        metric = Agreement(resolution)
+        metric.bind(Lines())  # type: ignore[arg-type]
+        metric.update(Samples(images, *Lines()(images)), {"label": labels})
+        shares[metric.name] = metric.compute().item()
+        assert not list(metric.children())
+    assert shares == {"agreement_lines": 1.0, "agreement_at_4_lines": 1.0, "agreement_at_2_lines": 0.5}
+    assert metric.protocol == "read as the class asked for at 2 x 2 pixels"
+    with pytest.raises(DataError, match="resolution=0"):
+        Agreement(resolution=0)
+
+
+def test_agreement_of_an_oracle_and_of_guesses() -> None:
+    labels = torch.arange(5000) % 5
+    oracle, guesses = make("agreement_digits", fed=False), make("agreement_digits", fed=False)
+    many = samples(0, 5000)
+    oracle.update(many._replace(logits=nn.functional.one_hot(labels, 5).float()), {"label": labels})
+    guesses.update(many, {"label": labels})
+    assert oracle.compute() == 1
+    assert guesses.compute().item() == pytest.approx(0.2, abs=4 * guesses.standard_error)
+
+
+def test_ms_ssim_is_the_mean_over_pairs_of_a_class() -> None:
+    """Copies in one class, of which all pairs are alike; in another two images, so that each pair is these two."""
+    one, (two, three) = torch.rand(1, 1, 16, 16), torch.rand(2, 1, 1, 16, 16)
+    images = torch.cat([one, two, one, three, one, torch.rand(1, 1, 16, 16)])
+    metric = MSSSIM(num_pairs=10)
+    metric.update(Samples(images), {"label": torch.tensor([7, 2, 7, 2, 7, 4])})  # A class with one image has no pair.
+    between = ms_ssim(two, three).item()
+    assert metric.compute().item() == pytest.approx((1 + between) / 2, abs=1e-6)
+    assert metric.protocol == "2 scales, 10 pairs in each of 2 classes, 1.00 in the highest"
+    assert metric.standard_error == pytest.approx(0, abs=1e-6)
+
+
+def test_ms_ssim_needs_labels_and_two_of_a_class() -> None:
+    metric = MSSSIM()
+    with pytest.raises(DataError, match="MSSSIM compares samples of the same label, and got none"):
+        metric.update(DATA["generated"], {"image": DATA["generated"].images})
+    metric.update(Samples(torch.rand(2, 1, 8, 8)), {"label": torch.tensor([0, 1])})
+    with pytest.raises(DataError, match="each of 2 has another label"):
+        metric.compute()
+    with pytest.raises(DataError, match="num_pairs=1; expected at least 2"):
+        MSSSIM(num_pairs=1)
+
+
 def test_parzen_equals_scikit_learn_and_chooses_on_tuning_images() -> None:
     metric = make("parzen")
     flat = {role: DATA[role].images.flatten(1).double().numpy() for role in SIZES}
@@ -272,7 +334,7 @@ def test_values_that_are_not_finite_are_refused(name: str, bad: float) -> None:
         make(name, fed=False).update(broken)
 
 
-@pytest.mark.parametrize("name", [name for name in METRICS if name != "parzen"])
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in ("parzen", "ms_ssim")])
 def test_missing_features_are_an_error_that_says_what_to_do(name: str) -> None:
     with pytest.raises(DataError, match=r"call bind\(extractor\) first"):
         METRICS[name]().update(DATA["generated"])
