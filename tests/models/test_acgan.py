@@ -1,6 +1,7 @@
 """Exact tests of the auxiliary classifier adversarial nets of 2017, and a real training."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_gen.cli import main
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.models import ACGAN
 from lightning_gen.nn import DigitFeatures
+from tests.conftest import QUIET
 from tests.digits import quiet_trainer
 
 
@@ -313,6 +316,27 @@ def test_absent_classes_are_named() -> None:
 def test_classes_that_are_none(classes: list[int]) -> None:
     with pytest.raises(ConditionError, match=r"got classes=.*; expected different labels from 0 to 2"):
         small_acgan(classes=classes)
+
+
+def test_the_command_line_gives_the_model_the_classes_of_the_data(tmp_path: Path) -> None:
+    size = ["--model.generator_channels", "[4,2]", "--model.discriminator_channels", "[2,3]"]
+    data = ["--data", "DigitsDataModule", "--data.classes", "[3,7]"]
+    trainer = [
+        *QUIET,
+        "--trainer.max_epochs",
+        "1",
+        "--trainer.limit_train_batches",
+        "1",
+        "--trainer.limit_val_batches",
+        "0",
+    ]
+    main(["fit", "--model", "ACGAN", *size, *data, *trainer, "--trainer.default_root_dir", str(tmp_path)])
+    (path,) = tmp_path.rglob("last.ckpt")
+    model = ACGAN.load_from_checkpoint(path)
+    assert (model.condition_size, model.classes) == (10, [3, 7])
+    assert model.discriminator.output.out_features == 3
+    main(["test", "--ckpt_path", str(path), *QUIET, "--trainer.logger", "false"])
+    main(["sample", "--ckpt_path", str(path), "--condition.label", "7", "--output", str(tmp_path / "sevens.png")])
 
 
 # Learning -----------------------------------------------------------------------------------------------------------
