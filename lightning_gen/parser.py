@@ -66,7 +66,15 @@ def run_function(name: str, function: Callable[..., None], options: list[str]) -
     """Call a function with arguments from the command line, which its signature and docstring describe.
 
     Positional-only parameters, and those with a star, are typed without a name; all others are options.
+    A list without default may be given as one, or element by element, its name before each.
     """
+    lists = "|".join(
+        argument.name
+        for argument in inspect.signature(function).parameters.values()
+        if str(argument.annotation).startswith("list[") and argument.default is argument.empty
+    )
+    if lists:
+        options = [re.sub(rf"^--({lists})(?=$|=)", r"--\1+", option) for option in options]  # To jsonargparse: append.
     parser = OneLineErrors(prog=f"lightning-gen {name}", allow_abbrev=False)
     described = {text.arg_name.lstrip("*"): text.description for text in parse(function.__doc__ or "").params}
     kinds = {parameter.name: parameter.kind for parameter in inspect.signature(function).parameters.values()}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen.models import (
+    ACGAN,
     CGAN,
     DCGAN,
     DRAW,
@@ -88,6 +89,18 @@ class EachOwnStatistics(DCGAN):
             torch.testing.assert_close(both[0], both[1], rtol=0, atol=0)
         means = self.trainer.strategy.all_gather(self.generator[1].running_mean)
         assert not torch.equal(means[0], means[1]), "the ranks drew the same noise"
+
+
+class RowsACGAN(Rows, ACGAN):
+    """Under a label that the image itself gives; those of generated images are given too, and there is no dropout."""
+
+    sample_latent, on_train_epoch_start = RowsDCGAN.sample_latent, RowsDCGAN.on_train_epoch_start
+
+    def as_batch(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"image": batch, "label": batch.flatten(1).sum(1).long() % 10}
+
+    def draw_condition(self, num_samples: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        return {"label": (10 * self.rows(())).long()}
 
 
 class RowsImprovedGAN(Rows, ImprovedGAN):
@@ -194,6 +207,14 @@ MODELS = {
         lr=0.5,
     ),
     "dcgan": lambda: RowsDCGAN((1, 28, 28), latent_dim=3, base_channels=2, lr=0.01),
+    "acgan": lambda: RowsACGAN(
+        (1, 28, 28),
+        latent_dim=3,
+        generator_channels=(4, 2),
+        discriminator_channels=(2, 4, 4),
+        dropout=0.0,
+        lr=0.01,
+    ),
     "improved_gan": RowsImprovedGAN,
     "pix2pix": lambda: RowsPix2Pix(
         (1, 32, 32), num_levels=3, base_channels=2, patch_size=16, dropout=0.0, lr=0.01, constant_epochs=1
@@ -239,9 +260,18 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _fit(name: str, devices: int, path: Path) -> None:
     torch.manual_seed(0)
     model = {**MODELS, **CHECKS}[name]()
-    if isinstance(
-        model, (RowsDRAW, RowsGAN, RowsCGAN, RowsConvolutionalCGAN, RowsImprovedGAN, NADE, EoNADE, BernoulliMixture)
-    ):
+    own = (
+        RowsDRAW,
+        RowsGAN,
+        RowsCGAN,
+        RowsConvolutionalCGAN,
+        RowsACGAN,
+        RowsImprovedGAN,
+        NADE,
+        EoNADE,
+        BernoulliMixture,
+    )
+    if isinstance(model, own):
         model.initialized.fill_(True)  # They would start from the images of the first rank's own loader.
     images = held_out_digits()[: BATCH * STEPS].round().double()
     # Lightning's own sampler would shuffle: here rank r takes rows r, r + 2, ... of each batch, in order.

@@ -26,7 +26,7 @@ lightning_cli: Any = import_module(f"{pl.__name__}.cli")
 MisconfigurationException: Any = import_module(f"{pl.__name__}.utilities.exceptions").MisconfigurationException
 
 SHORT_NAMES = (models, datamodules)  # Imported, their classes are found by name: --model GAN --data DigitsDataModule.
-LINKED = ("image_shape", "num_classes")  # What the data tell a model that asks for it.
+LINKED = ("image_shape", "num_classes", "classes")  # What the data tell a model that asks for it.
 EPILOG = """
 validate, test and predict need --ckpt_path alone: the model and the data are rebuilt from the checkpoint, and judged by
 the callbacks in the config.yaml that fit left in the run's folder. fit --ckpt_path goes on with a run in the same way,

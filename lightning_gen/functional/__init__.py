@@ -12,6 +12,7 @@ from lightning_gen.functional.distances import frechet_distance, inception_score
 from lightning_gen.functional.filterbank import filterbank, read_patch, write_patch
 from lightning_gen.functional.latent import drop, interpolate, to_sphere
 from lightning_gen.functional.mmd import median_bandwidth, mmd2, mmd_ratio, sqrt_mmd2, two_sample_test
+from lightning_gen.functional.ms_ssim import ms_ssim
 from lightning_gen.functional.neighbors import (
     closest_pairs,
     count_pairs,
@@ -45,6 +46,7 @@ __all__ = [
     "median_bandwidth",
     "mmd2",
     "mmd_ratio",
+    "ms_ssim",
     "nearest_neighbors",
     "non_saturating_loss",
     "normal_log_prob",

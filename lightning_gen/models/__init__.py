@@ -1,5 +1,6 @@
 """The models: one LightningModule per paper."""
 
+from lightning_gen.models.acgan import ACGAN
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition, GenerativeModule, ImageModule, LikelihoodModule, as_batch
 from lightning_gen.models.bernoulli_mixture import BernoulliMixture
@@ -20,6 +21,7 @@ from lightning_gen.models.pixel_rnn import MultiScalePixelRNN, PixelRNN
 from lightning_gen.models.vae import VAE
 
 __all__ = [
+    "ACGAN",
     "CGAN",
     "DCGAN",
     "DRAW",

@@ -27,6 +27,7 @@ from lightning_gen.functional.adversarial import discriminator_loss, non_saturat
 from lightning_gen.functional.latent import to_sphere
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Condition
+from lightning_gen.nn.initialization import initialize_normal
 
 SIDES = {16: 4, 32: 4, 64: 4, 128: 4, 28: 7, 56: 7, 112: 7}
 """Sides of images, and of the smallest maps that are halved or doubled to get there (7 in the paper's MNIST net)."""
@@ -36,17 +37,6 @@ def widths(image_shape: tuple[int, ...], base_channels: int) -> list[int]:
     """Channels from the image to the smallest maps: 3, 128, 256, 512, 1024 for 64 x 64 in colour."""
     num_layers = (image_shape[1] // SIDES[image_shape[1]]).bit_length() - 1
     return [image_shape[0], *(base_channels * 2**i for i in range(num_layers))]
-
-
-def initialize(network: nn.Module) -> None:
-    """Weights from N(0, 0.02^2), gains of the normalisation from N(1, 0.02^2), shifts and biases of 0."""
-    for module in network.modules():
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            nn.init.normal_(module.weight, 1.0, 0.02)
-        elif isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(module.weight, 0.0, 0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 class Generator(nn.Sequential):
@@ -71,7 +61,7 @@ class Generator(nn.Sequential):
             ]
         output = nn.ConvTranspose2d(hidden[-1], channels, kernel_size, bias=False, **size)
         super().__init__(*layers, output, nn.Tanh())  # (N, latent_dim) -> (N, C, H, W) in (-1, 1)
-        initialize(self)
+        initialize_normal(self)
 
 
 class Discriminator(nn.Module):
@@ -85,7 +75,7 @@ class Discriminator(nn.Module):
             norm = [nn.BatchNorm2d(after, eps=1e-8)] if index else []
             self.layers.append(nn.Sequential(convolution, *norm, nn.LeakyReLU(0.2)))
         self.logit = nn.Linear(after * SIDES[image_shape[1]] ** 2, 1, bias=False)
-        initialize(self)
+        initialize_normal(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images in [0, 1], `(N, C, H, W) -> (N, 1)`."""

@@ -26,7 +26,7 @@ from lightning_gen.functional.adversarial import discriminator_loss, non_saturat
 from lightning_gen.functional.latent import drop
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
-from lightning_gen.models.dcgan import initialize
+from lightning_gen.nn.initialization import initialize_normal
 
 PATCHES = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
 """Sides of the patch that a logit of the discriminator sees, in pixels, and how many of its layers halve the side."""
@@ -79,7 +79,7 @@ class Generator(nn.Module):
             )
         inputs = 2 * widths[0] if skips else widths[0]
         self.up.append(nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(inputs, target_channels, **size), nn.Tanh()))
-        initialize(self)
+        initialize_normal(self)
 
     def forward(self, source: Tensor, dropout: float, generator: torch.Generator | None = None) -> Tensor:
         maps, passed = source, []
@@ -115,7 +115,7 @@ class Discriminator(nn.Sequential):
                 nn.LeakyReLU(0.2),
             ]
         super().__init__(*layers, nn.Conv2d(widths[-1], 1, **size))
-        initialize(self)
+        initialize_normal(self)
 
 
 class Pix2Pix(AdversarialModule):

@@ -2,6 +2,7 @@
 
 from lightning_gen.nn.digits import DigitNetwork
 from lightning_gen.nn.features import DigitFeatures, EfficientNetLite0, FeatureExtractor, Features, InceptionV3
+from lightning_gen.nn.initialization import initialize_normal
 from lightning_gen.nn.label_reader import LabelFeatures, LabelNetwork
 from lightning_gen.nn.masked import MaskedConv2d
 from lightning_gen.nn.maxout import Maxout
@@ -24,4 +25,5 @@ __all__ = [
     "VirtualBatchNorm",
     "WeightNorm",
     "initialize_from_data",
+    "initialize_normal",
 ]

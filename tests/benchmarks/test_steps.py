@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer
 from lightning_gen.functional import discriminator_loss, non_saturating_loss
-from lightning_gen.models import CGAN, DRAW, GAN, VAE, GenerativeModule, ImprovedGAN, Pix2Pix, PixelRNN
+from lightning_gen.models import ACGAN, CGAN, DRAW, GAN, VAE, GenerativeModule, ImprovedGAN, Pix2Pix, PixelRNN
 from tests.digits import quiet_trainer
 
 STEPS, ROUNDS = 100, 5
@@ -123,6 +123,30 @@ def pix2pix_by_hand(model: Pix2Pix, loader: Any) -> float:
     return time.perf_counter() - start
 
 
+def acgan_by_hand(model: ACGAN, loader: Any) -> float:
+    optimizer_d, optimizer_g = model.configure_optimizers()
+    d_parameters, g_parameters = list(model.discriminator.parameters()), list(model.generator.parameters())
+    start = time.perf_counter()
+    for images, labels in loader:
+        drawn = torch.randint(10, (len(images),))
+        z = torch.cat([model.sample_latent(len(images)), F.one_hot(drawn, 10)], 1)
+        fake = model.generator(z) / 2 + 0.5
+        (real_source, real_classes), (source, classes) = model.discriminator(images), model.discriminator(fake)
+        loss_d = 2 * discriminator_loss(real_source, source)
+        loss_d = loss_d + F.cross_entropy(real_classes, labels) + F.cross_entropy(classes, drawn)
+        for parameter, gradient in zip(
+            d_parameters, torch.autograd.grad(loss_d, d_parameters, retain_graph=True), strict=True
+        ):
+            parameter.grad = gradient
+        optimizer_d.step()
+        source, classes = model.discriminator(fake)
+        loss_g = non_saturating_loss(source) + F.cross_entropy(classes, drawn)
+        for parameter, gradient in zip(g_parameters, torch.autograd.grad(loss_g, g_parameters), strict=True):
+            parameter.grad = gradient
+        optimizer_g.step()
+    return time.perf_counter() - start
+
+
 @pytest.mark.benchmark(group="step over the bare loop")
 @pytest.mark.parametrize("logs", [False, True], ids=["silent", "logs"])
 @pytest.mark.parametrize(
@@ -133,10 +157,11 @@ def pix2pix_by_hand(model: Pix2Pix, loader: Any) -> float:
         (lambda: PixelRNN(num_layers=2, hidden_size=8, head_size=16), likelihood_by_hand),
         (GAN, gan_by_hand),
         (CGAN, cgan_by_hand),
+        (lambda: ACGAN((1, 28, 28), 10, None, 100, (16, 8), (8, 16, 16)), acgan_by_hand),
         (ImprovedGAN, improved_gan_by_hand),
         (lambda: Pix2Pix((1, 32, 32), num_levels=5, base_channels=16, patch_size=16), pix2pix_by_hand),
     ],
-    ids=["vae", "draw", "pixel_rnn", "gan", "cgan", "improved_gan", "pix2pix"],
+    ids=["vae", "draw", "pixel_rnn", "gan", "cgan", "acgan", "improved_gan", "pix2pix"],
 )
 def test_step_over_the_bare_loop(
     make: Callable[[], GenerativeModule], by_hand: Callable[..., float], logs: bool, benchmark: Any
@@ -149,7 +174,7 @@ def test_step_over_the_bare_loop(
     loader = DataLoader([batch] * (STEPS if benchmark.enabled else 2), batch_size=None)
     if not logs:
         model.log = model.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
-    if isinstance(model, (DRAW, GAN, CGAN, ImprovedGAN)):
+    if isinstance(model, (DRAW, GAN, CGAN, ACGAN, ImprovedGAN)):
         model.initialized.fill_(True)
     rounds = ROUNDS if benchmark.enabled else 1
     pairs = [(by_trainer(model, loader), by_hand(model, loader)) for _ in range(rounds)]

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from lightning_gen.cli import main
-from lightning_gen.models import VAE, Pix2Pix
+from lightning_gen.models import ACGAN, VAE, Pix2Pix
 from tests.digits import quiet_trainer
 from tests.test_cli import one_line_error
 
@@ -101,3 +101,67 @@ def test_a_picture_is_translated(tmp_path):
     shown = torch.from_numpy(np.array(Image.open(output))).permute(2, 0, 1) / 255
     expected = model.sample(1, {"source": source[None] / 255})[0]
     torch.testing.assert_close(shown[:, 2:26, 44:84], expected, atol=0.5 / 255 + 1e-6, rtol=0)
+
+
+# Several checkpoints ------------------------------------------------------------------------------------------------
+
+
+class Shade(ACGAN):
+    """Draws its label's shade of grey: label / 10, of ten classes in all."""
+
+    def decode(self, z, condition=None):
+        labels = self.check_condition(condition, len(z))["label"]
+        return (labels / 10).view(-1, 1, 1, 1).expand(-1, *self.image_shape)
+
+
+def shades(folder, **models):
+    """Checkpoints of models that have two classes each, and the options that name them."""
+    options = []
+    for name, classes in models.items():
+        model = Shade((1, 4, 4), 10, classes, 2, (2,), (2,))
+        trainer = quiet_trainer(max_epochs=0)
+        trainer.strategy.connect(model)
+        path = folder / f"{name}.ckpt"
+        trainer.save_checkpoint(path)
+        options += ["--ckpt_path", str(path)]
+    return options
+
+
+def levels(folder):
+    """What `Shade` drew, image by image, as labels."""
+    return [round(np.asarray(Image.open(path)).mean() / 25.5) for path in sorted(folder.iterdir())]
+
+
+def test_several_checkpoints_are_sampled_in_turn(tmp_path):
+    options = shades(tmp_path, a=[1, 2], b=[8, 9], c=[5])
+    main(["sample", *options, "--num_samples", "305", "--output", str(tmp_path / "out")])
+    drawn = levels(tmp_path / "out")
+    assert len(drawn) == 305
+    assert [set(drawn[turn::3]) for turn in range(3)] == [{1, 2}, {8, 9}, {5}]
+    (_, a, _, b, _, c) = options
+    main(["sample", "--ckpt_path", f"[{a},{b},{c}]", "--num_samples", "2", "--output", str(tmp_path / "two")])
+    assert [level > 5 for level in levels(tmp_path / "two")] == [False, True]
+
+
+def test_a_label_is_drawn_by_those_that_know_it(tmp_path):
+    options = shades(tmp_path, a=[1, 2], b=[8, 9], c=[2, 3])
+    for label in (2, 9):
+        folder = tmp_path / str(label)
+        main(["sample", *options, "--num_samples", "5", "--condition.label", str(label), "--output", str(folder)])
+        assert levels(folder) == [label] * 5
+
+
+def test_a_label_that_no_checkpoint_knows(tmp_path, capsys):
+    options = shades(tmp_path, a=[1, 2], b=[8, 9])
+    error = one_line_error(capsys, "sample", *options, "--condition.label", "5", "--output", str(tmp_path / "x.png"))
+    assert "No checkpoint of 2 takes this" in error
+    assert "this one has the classes [1, 2] of 10" in error
+    assert "this one has the classes [8, 9] of 10" in error
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_checkpoints_of_different_models(checkpoint, tmp_path, capsys):
+    options = [*shades(tmp_path, a=[1, 2]), "--ckpt_path", str(checkpoint)]
+    error = one_line_error(capsys, "sample", *options, "--output", str(tmp_path / "x.png"))
+    assert "a.ckpt of Shade of (1, 4, 4)" in error
+    assert f"{checkpoint.name} of VAE of (1, 8, 6); sample those of a kind together." in error

@@ -19,10 +19,12 @@ from lightning_gen.functional import (
     manifold_coverage,
     manifold_density,
     median_bandwidth,
+    ms_ssim,
     parzen_log_likelihood,
     two_sample_test,
 )
 from lightning_gen.metrics import (
+    MSSSIM,
     Agreement,
     ClassEntropy,
     Confidence,
@@ -55,6 +57,7 @@ METRICS = {
     "memorized_digits": lambda: Memorization("features", quantile=0.4),
     "mmd_p_value": lambda: TwoSamplePValue(num_permutations=100),
     "mmd_p_value_digits": lambda: TwoSamplePValue("features", num_permutations=100),
+    "ms_ssim": lambda: MSSSIM(num_pairs=10),
     "parzen": lambda: ParzenLogLikelihood([0.1, 0.2, 0.4], num_tuning=20),
     "precision_digits": lambda: Precision(k=3),
     "recall_digits": lambda: Recall(k=3),
@@ -183,6 +186,66 @@ def test_agreement_is_the_share_read_as_what_was_asked_for() -> None:
         metric.update(DATA["generated"], {"image": DATA["generated"].images})
     with pytest.raises(DataError, match=r"labels of shape \(60,\) up to 5 .* knows 0 to 4"):
         metric.update(DATA["generated"], {"label": LABELS[:60] + 1})
+
+
+def test_agreement_at_a_resolution_reads_what_is_left_of_shrunk_samples() -> None:
+    """Lines of one pixel, on the left or on the right of each half: 4 pixels keep them apart, 2 do not."""
+
+    class Lines:
+        """Class 1 if the first half is brighter on the left than on the right."""
+
+        name, num_features, num_classes = "lines", 1, 2
+
+        def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            difference = (images[:, :, :, 0] - images[:, :, :, 1]).mean((1, 2))
+            return difference[:, None], torch.stack([torch.full_like(difference, 1e-6), difference], 1)
+
+    left = torch.tensor([1.0, 0, 1, 0]).expand(3, 1, 4, 4)
+    images, labels = torch.cat([left, left.flip(3)]), torch.tensor([1, 1, 1, 0, 0, 0])
+    shares = {}
+    for resolution in (None, 4, 2):
+        metric = Agreement(resolution)
+        metric.bind(Lines())  # type: ignore[arg-type]
+        metric.update(Samples(images, *Lines()(images)), {"label": labels})
+        shares[metric.name] = metric.compute().item()
+        assert not list(metric.children())
+    assert shares == {"agreement_lines": 1.0, "agreement_at_4_lines": 1.0, "agreement_at_2_lines": 0.5}
+    assert metric.protocol == "read as the class asked for at 2 x 2 pixels"
+    with pytest.raises(DataError, match="resolution=0"):
+        Agreement(resolution=0)
+
+
+def test_agreement_of_an_oracle_and_of_guesses() -> None:
+    labels = torch.arange(5000) % 5
+    oracle, guesses = make("agreement_digits", fed=False), make("agreement_digits", fed=False)
+    many = samples(0, 5000)
+    oracle.update(many._replace(logits=nn.functional.one_hot(labels, 5).float()), {"label": labels})
+    guesses.update(many, {"label": labels})
+    assert oracle.compute() == 1
+    assert guesses.compute().item() == pytest.approx(0.2, abs=4 * guesses.standard_error)
+
+
+def test_ms_ssim_is_the_mean_over_pairs_of_a_class() -> None:
+    """Copies in one class, of which all pairs are alike; in another two images, so that each pair is these two."""
+    one, (two, three) = torch.rand(1, 1, 16, 16), torch.rand(2, 1, 1, 16, 16)
+    images = torch.cat([one, two, one, three, one, torch.rand(1, 1, 16, 16)])
+    metric = MSSSIM(num_pairs=10)
+    metric.update(Samples(images), {"label": torch.tensor([7, 2, 7, 2, 7, 4])})  # A class with one image has no pair.
+    between = ms_ssim(two, three).item()
+    assert metric.compute().item() == pytest.approx((1 + between) / 2, abs=1e-6)
+    assert metric.protocol == "2 scales, 10 pairs in each of 2 classes, 1.00 in the highest"
+    assert metric.standard_error == pytest.approx(0, abs=1e-6)
+
+
+def test_ms_ssim_needs_labels_and_two_of_a_class() -> None:
+    metric = MSSSIM()
+    with pytest.raises(DataError, match="MSSSIM compares samples of the same label, and got none"):
+        metric.update(DATA["generated"], {"image": DATA["generated"].images})
+    metric.update(Samples(torch.rand(2, 1, 8, 8)), {"label": torch.tensor([0, 1])})
+    with pytest.raises(DataError, match="each of 2 has another label"):
+        metric.compute()
+    with pytest.raises(DataError, match="num_pairs=1; expected at least 2"):
+        MSSSIM(num_pairs=1)
 
 
 def test_parzen_equals_scikit_learn_and_chooses_on_tuning_images() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.models import (
+    ACGAN,
     CGAN,
     DCGAN,
     DRAW,
@@ -111,6 +112,7 @@ def test_sampling_restores_each_modules_mode() -> None:
     [
         (VAE, {"hidden_size": 20}),
         (GAN, {"hidden_size": 20}),
+        (ACGAN, {"image_shape": (1, 28, 28), "generator_channels": (4, 2), "discriminator_channels": (2, 3)}),
         (CGAN, {"hidden_sizes": (20, 20, 20)}),
         (DCGAN, {"image_shape": (1, 28, 28), "base_channels": 4}),
         (ImprovedGAN, {"reference_batch": 10, "minibatch_kernels": 5, "historical_averaging": 0.1}),
