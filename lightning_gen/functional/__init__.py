@@ -22,14 +22,23 @@ from lightning_gen.functional.neighbors import (
 )
 from lightning_gen.functional.parzen import parzen_log_likelihood
 from lightning_gen.functional.segmentation import label_confusion, label_scores
+from lightning_gen.functional.pyramid import (
+    Pyramid,
+    downsample,
+    laplacian_pyramid,
+    reconstruct_pyramid,
+    upsample,
+)
 
 __all__ = [
+    "Pyramid",
     "bernoulli_log_prob",
     "bits_per_dim",
     "closest_pairs",
     "count_pairs",
     "discriminator_loss",
     "drop",
+    "downsample",
     "filterbank",
     "frechet_distance",
     "gaussian_kl",
@@ -42,6 +51,7 @@ __all__ = [
     "manifold_coverage",
     "manifold_density",
     "manifold_precision",
+    "laplacian_pyramid",
     "median_bandwidth",
     "mmd2",
     "mmd_ratio",
@@ -50,9 +60,11 @@ __all__ = [
     "normal_log_prob",
     "parzen_log_likelihood",
     "read_patch",
+    "reconstruct_pyramid",
     "saturating_loss",
     "sqrt_mmd2",
     "to_sphere",
     "two_sample_test",
+    "upsample",
     "write_patch",
 ]

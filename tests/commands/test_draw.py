@@ -92,4 +92,4 @@ def test_bad_options(options: list[str], message: str, drawer: Path, tmp_path: P
 
 def test_models_that_do_not_draw_are_named(checkpoint: Path, tmp_path: Path, capsys) -> None:
     error = one_line_error(capsys, *command(checkpoint, tmp_path / "a.gif"))
-    assert "VAE does not draw glimpse by glimpse; a DRAW does" in error
+    assert "VAE does not draw step by step; a DRAW or a LAPGAN does" in error
