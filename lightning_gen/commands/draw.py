@@ -32,8 +32,8 @@ def draw(
     """Write the canvases of samples, with the windows that the model attends to (figures 1 and 7 of DRAW's paper).
 
     A .gif shows all samples at once, one frame for each glimpse or level; a .png has a row for each sample, with
-    canvases evenly spaced in time, the last one among them. Red boxes are where the model writes, blue ones where it reads; the
-    border is as wide as the filters (within 1 to 4 `scale` pixels).
+    canvases evenly spaced in time, the last one among them. Red boxes are where the model writes, blue ones where it
+    reads; the border is as wide as the filters (within 1 to 4 `scale` pixels).
 
     Args:
         ckpt_path: the checkpoint of a DRAW or a LAPGAN.

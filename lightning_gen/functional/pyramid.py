@@ -49,7 +49,9 @@ def _interpolation(size: int, target: int) -> Tensor:
 def _resampling(size: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The matrix `(target, size)` of `downsample` or `upsample`."""
     with torch.inference_mode(False):  # It is kept, and training may need it after a test.
-        if target < size:
+        if target == size:
+            matrix = torch.eye(size, dtype=torch.float64)
+        elif target < size:
             matrix = _interpolation(size, target) @ _blur(size, (1, 4, 6, 4, 1))
         else:  # For doubled sides this is 1, 4, 6, 4, 1 over zeros between pixels, times 2.
             matrix = _blur(target, (1, 2, 1)) @ _interpolation(size, target)

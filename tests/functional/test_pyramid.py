@@ -43,7 +43,7 @@ def test_constant_images_have_no_bands(sizes: list[int]) -> None:
 
 
 def test_halving_and_doubling_are_those_of_burt_and_adelson() -> None:
-    """An impulse is spread by the outer product of 1, 4, 6, 4, 1; in u by four times that, over zeros between pixels."""
+    """An impulse is spread by the outer product of 1, 4, 6, 4, 1; in u by four times that, over zeros in between."""
     row = torch.tensor([1.0, 4, 6, 4, 1], dtype=torch.float64) / 16
     kernel = torch.outer(row, row)
     impulse = torch.zeros(8, 8, dtype=torch.float64)
@@ -59,6 +59,11 @@ def test_halving_and_doubling_are_those_of_burt_and_adelson() -> None:
         shifted[6 + offset : 11 + offset, 6 + offset : 11 + offset] = kernel
         small[:] = shifted[::2, ::2]
         torch.testing.assert_close(downsample(large, 8), small)
+
+
+def test_a_size_that_stays_changes_nothing() -> None:
+    images = images_of(14)
+    torch.testing.assert_close(downsample(images, 14), images, rtol=0, atol=0)
 
 
 def test_the_small_image_lies_where_the_large_one_does() -> None:
