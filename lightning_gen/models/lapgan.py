@@ -33,8 +33,8 @@ from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
 from lightning_gen.models.conditional import ConditionalModule
 
-SMALLEST = 9
-"""Side of the smallest band that the discriminators' two convolutions leave a pixel of."""
+SMALLEST = 5
+"""Side of the smallest band that the discriminators' two convolutions leave a pixel of; sides below 9 are padded."""
 
 WIDTHS = torch.logspace(-1.5, 0.5, 21, dtype=torch.float64)
 """Of Parzen windows, to choose from; in units of the standardised images."""
@@ -129,10 +129,11 @@ class BandDiscriminator(nn.Module):
     def __init__(self, num_classes: int, channels: int, dropout: float, band_shape: tuple[int, int, int]) -> None:
         super().__init__()
         colours, size, _ = band_shape
-        left = (size - 4 - 5) // 2 + 1
+        padding = 0 if size >= 9 else 2
+        left = (size + 2 * padding - 4 - 5) // 2 + 1
         self.classes = ClassPlane(num_classes, size) if num_classes else None
         self.layers = nn.Sequential(
-            nn.Conv2d(colours + bool(num_classes), channels, 5),
+            nn.Conv2d(colours + bool(num_classes), channels, 5, padding=padding),
             nn.ReLU(),
             nn.Conv2d(channels, channels, 5, stride=2),  # (N, channels, left, left)
             nn.ReLU(),
@@ -153,7 +154,7 @@ class LAPGAN(ConditionalModule, AdversarialModule):
 
     Args:
         image_shape: `(C, H, H)`.
-        sizes: sides of the levels, the smallest first, the last one H; the others at least 9.
+        sizes: sides of the levels, the smallest first, the last one H; all but the first at least 5.
         class_conditional: show all networks the label.
         num_classes: how many labels there are.
         latent_dim: length of the smallest image's noise; that of a band is one plane. Uniform in [-1, 1].

@@ -42,8 +42,10 @@ def test_published_sizes() -> None:
     assert count(model.discriminators[0]) == 193 * 600 + 601 * 600 + 601
     authors = LAPGAN((3, 32, 32), sizes=(16, 32), channels=(64,)).discriminators[1]
     assert authors.layers[-1].in_features == 9216
-    smallest = LAPGAN((1, 9, 9), sizes=(4, 9), channels=(5,)).discriminators[1]
-    assert smallest.layers[-1].in_features == 5
+    for side, left in {5: 1, 8: 2, 9: 1, 14: 3}.items():  # LSUN's level of 8 needs a border.
+        smallest = LAPGAN((1, side, side), sizes=(4, side), channels=(1,)).discriminators[1]
+        assert smallest.layers[-1].in_features == left**2
+        assert smallest(*torch.zeros(2, 2, 1, side, side), None).shape == (2, 1)
     labels = LAPGAN(class_conditional=True)
     assert count(labels.generators[0]) - count(first) == 10 * 1200
     # A plane from ten classes, and one more plane into the first convolution.
@@ -112,9 +114,9 @@ def test_true_bands_give_the_image_back(monkeypatch: pytest.MonkeyPatch) -> None
         bands, lows = laplacian_pyramid(model.standardize(images), model.sizes)
         for k, generator in enumerate(model.generators):
 
-            def oracle(z: Tensor, low: Tensor, y: Tensor | None, k: int = k) -> Tensor:
-                torch.testing.assert_close(low, lows[k], rtol=0, atol=1e-9)  # It is shown the same l as in training.
-                return bands[k]
+            def oracle(z: Tensor, low: Tensor, y: None, band: Tensor = bands[k], true: Tensor = lows[k]) -> Tensor:
+                torch.testing.assert_close(low, true, rtol=0, atol=1e-9)  # It is shown the same l as in training.
+                return band
 
             monkeypatch.setattr(generator, "forward", oracle)
         torch.testing.assert_close(model.sample(40), images, rtol=0, atol=1e-9)
@@ -279,7 +281,7 @@ def test_one_image_left_over_is_passed_by() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"sizes": (3, 7, 14, 28), "channels": (4, 4, 4)}, r"at least 9 and the last is 28, such as \[7, 14, 28\]"),
+        ({"sizes": (2, 4, 14, 28), "channels": (4, 4, 4)}, r"at least 5 and the last is 28, such as \[7, 14, 28\]"),
         ({"sizes": (7, 14), "channels": (4,)}, r"sizes=\[7, 14\] do not fit images of 28 x 28"),
         ({"channels": (4,)}, r"channels=\[4\] has 1 values for 2 bands"),
         ({"level": 3}, r"level is 3; expected 0 to 2, one of sizes=\[8, 14, 28\]"),
@@ -311,17 +313,8 @@ def test_wrong_labels_are_named() -> None:
 def test_learns_to_draw_better_than_independent_pixels() -> None:
     """Baseline: each pixel drawn on its own, at the training set's mean. By the features of the judge of digits."""
     torch.manual_seed(0)
-    model = LAPGAN(
-        (1, 28, 28),
-        sizes=(7, 14, 28),
-        hidden_sizes=(200, 200),
-        channels=(8, 4),
-        standardization="channel",
-        optimizer="adam",
-        lr=1e-3,
-    )
-    train = train_on_digits(model, epochs=8, binarization="none")
+    settings = {"standardization": "channel", "optimizer": "adam", "lr": 2e-3}
+    model = LAPGAN((1, 28, 28), sizes=(14, 28), hidden_sizes=(200, 200), channels=(2,), **settings)
+    train = train_on_digits(model, epochs=12, binarization="none")
     baseline = digits_distance(train.mean(0).expand(500, -1, -1, -1).bernoulli())
-    reached = digits_distance(model.sample(500))
-    print(reached, baseline)
-    assert reached < 0.9 * baseline
+    assert digits_distance(model.sample(500)) < 0.9 * baseline  # 0.73 with this seed.
