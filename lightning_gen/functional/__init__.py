@@ -21,7 +21,6 @@ from lightning_gen.functional.neighbors import (
     nearest_neighbors,
 )
 from lightning_gen.functional.parzen import parzen_log_likelihood
-from lightning_gen.functional.segmentation import label_confusion, label_scores
 from lightning_gen.functional.pyramid import (
     Pyramid,
     downsample,
@@ -29,6 +28,7 @@ from lightning_gen.functional.pyramid import (
     reconstruct_pyramid,
     upsample,
 )
+from lightning_gen.functional.segmentation import label_confusion, label_scores
 
 __all__ = [
     "Pyramid",
@@ -37,8 +37,8 @@ __all__ = [
     "closest_pairs",
     "count_pairs",
     "discriminator_loss",
-    "drop",
     "downsample",
+    "drop",
     "filterbank",
     "frechet_distance",
     "gaussian_kl",
@@ -48,10 +48,10 @@ __all__ = [
     "kernel_distance",
     "label_confusion",
     "label_scores",
+    "laplacian_pyramid",
     "manifold_coverage",
     "manifold_density",
     "manifold_precision",
-    "laplacian_pyramid",
     "median_bandwidth",
     "mmd2",
     "mmd_ratio",

@@ -310,11 +310,11 @@ def test_wrong_labels_are_named() -> None:
         small_lapgan().sample(1, {"label": torch.tensor([1])})
 
 
-def test_learns_to_draw_better_than_independent_pixels() -> None:
-    """Baseline: each pixel drawn on its own, at the training set's mean. By the features of the judge of digits."""
+def test_learns_to_draw_better_than_the_mean_image() -> None:
+    """Baseline: every sample the training set's mean. By the features of the judge of digits."""
     torch.manual_seed(0)
     settings = {"standardization": "channel", "optimizer": "adam", "lr": 2e-3}
     model = LAPGAN((1, 28, 28), sizes=(14, 28), hidden_sizes=(200, 200), channels=(2,), **settings)
     train = train_on_digits(model, epochs=12, binarization="none")
-    baseline = digits_distance(train.mean(0).expand(500, -1, -1, -1).bernoulli())
-    assert digits_distance(model.sample(500)) < 0.9 * baseline  # 0.73 with this seed.
+    baseline = digits_distance(train.mean(0).expand(500, -1, -1, -1))
+    assert digits_distance(model.sample(500)) < 0.9 * baseline  # 0.79; 0.57 with another stream.
