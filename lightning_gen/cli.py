@@ -27,7 +27,10 @@ FUNCTIONS = {  # name: where its function is, and what it does
         "draw the way from sample to sample: lightning-gen interpolate --ckpt_path last.ckpt --output a.png",
     ),
     "arithmetic": ("arithmetic:arithmetic", "draw sums and differences of samples: a - b + c"),
-    "draw": ("draw:draw", "animate how a DRAW draws: lightning-gen draw --ckpt_path last.ckpt --output a.gif"),
+    "draw": (
+        "draw:draw",
+        "show how a DRAW or a LAPGAN draws: lightning-gen draw --ckpt_path last.ckpt --output a.gif",
+    ),
     "probe": ("probe:probe", "classify images by what a checkpoint's discriminator sees in them"),
     "evaluate": (
         "evaluate:evaluate",

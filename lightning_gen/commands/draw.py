@@ -1,11 +1,11 @@
-"""`lightning-gen draw`: how a DRAW model's images come to be, glimpse by glimpse, as an animation or in rows."""
+"""`lightning-gen draw`: how images come to be, a DRAW's glimpse by glimpse or a LAPGAN's level by level."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_gen.commands.pictures import Device, load, new_output
+from lightning_gen.commands.pictures import Condition, Device, load, new_output
 from lightning_gen.errors import LightningGenError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def draw(
     ckpt_path: str,
     output: str,
     num_samples: int = 16,
+    condition: Condition = Condition(),  # noqa: B008
     redraw: bool = False,
     boxes: bool = True,
     num_columns: int = 8,
@@ -28,18 +29,19 @@ def draw(
     seed: int = 0,
     device: Device = "auto",
 ) -> None:
-    """Write the canvases of samples, with the windows that the model attends to (figures 1 and 7 of the paper).
+    """Write the canvases of samples, with the windows that the model attends to (figures 1 and 7 of DRAW's paper).
 
-    A .gif shows all samples at once, one frame for each glimpse; a .png has a row for each sample, with canvases
-    evenly spaced in time, the last one among them. Red boxes are where the model writes, blue ones where it reads; the
-    border is as wide as the filters (within 1 to 4 `scale` pixels).
+    A .gif shows all samples at once, one frame for each glimpse or level; a .png has a row for each sample, with
+    canvases evenly spaced in time, the last one among them. Red boxes are where the model writes, blue ones where it
+    reads; the border is as wide as the filters (within 1 to 4 `scale` pixels).
 
     Args:
-        ckpt_path: the checkpoint of a DRAW.
+        ckpt_path: the checkpoint of a DRAW or a LAPGAN.
         output: a .gif or a .png.
         num_samples: how many images.
-        redraw: look at test images of the data that the checkpoint was trained on and draw them again, with the
-            windows that read; else draw samples. In a .png the image itself comes first in its row.
+        condition: what they are conditioned on; a class-conditional model draws labels if none is given.
+        redraw: let a DRAW look at test images of the data that the checkpoint was trained on and draw them again, with
+            the windows that read; else draw samples. In a .png the image itself comes first in its row.
         boxes: whether the windows are drawn.
         num_columns: images in a row of the animation, or canvases in a row of the .png.
         scale: side of an image's pixel in the picture.
@@ -58,12 +60,22 @@ def draw(
         from lightning_gen.callbacks.files import image_grid, write_png
 
         model: Any = load(ckpt_path, device, seed)
-        if not hasattr(model, "redraw"):
-            raise LightningGenError(f"{type(model).__name__} does not draw glimpse by glimpse; a DRAW does.")
-        images = held_out_images(ckpt_path, root, num_samples).to(model.device) if redraw else None
-        drawing = model.draw(num_samples) if images is None else model.redraw(images)
-        windows = ((drawing.write_boxes, WRITTEN), (drawing.read_boxes, READ)) if boxes else ()
-        frames = outlined(drawing.canvases, windows, scale)  # (T, N, 3, H, W)
+        images = None
+        windows: tuple[Any, ...] = ()
+        if hasattr(model, "stages") and not redraw:
+            side = model.image_shape[-1]  # The smaller images in squares, as large as the last one.
+            stages = model.stages(num_samples, condition.rows(num_samples))
+            canvases = torch.stack([torch.nn.functional.interpolate(stage, size=side) for stage in stages])
+        elif hasattr(model, "redraw"):
+            model.check_condition(condition.rows(num_samples), num_samples)
+            images = held_out_images(ckpt_path, root, num_samples).to(model.device) if redraw else None
+            drawing = model.draw(num_samples) if images is None else model.redraw(images)
+            canvases = drawing.canvases
+            windows = ((drawing.write_boxes, WRITTEN), (drawing.read_boxes, READ)) if boxes else ()
+        else:
+            what = "draws no image again" if redraw else "does not draw step by step; a DRAW or a LAPGAN does"
+            raise LightningGenError(f"{type(model).__name__} {what}.")
+        frames = outlined(canvases, windows, scale)  # (T, N, 3, H, W)
         if draft.suffix == ".gif":
             write_gif([image_grid(frame, num_columns) for frame in frames], draft, milliseconds)
         else:
@@ -72,7 +84,7 @@ def draw(
             if images is not None:
                 rows = torch.cat([outlined(images[None], (), scale), rows])
             write_png(image_grid(rows.transpose(0, 1).flatten(0, 1), len(rows)), draft)
-    print(f"{num_samples} drawings of {len(frames)} glimpses in {output}")
+    print(f"{num_samples} drawings of {len(frames)} steps in {output}")
 
 
 def held_out_images(ckpt_path: str, root: str | None, number: int) -> Tensor:

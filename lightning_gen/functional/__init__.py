@@ -22,14 +22,23 @@ from lightning_gen.functional.neighbors import (
     nearest_neighbors,
 )
 from lightning_gen.functional.parzen import parzen_log_likelihood
+from lightning_gen.functional.pyramid import (
+    Pyramid,
+    downsample,
+    laplacian_pyramid,
+    reconstruct_pyramid,
+    upsample,
+)
 from lightning_gen.functional.segmentation import label_confusion, label_scores
 
 __all__ = [
+    "Pyramid",
     "bernoulli_log_prob",
     "bits_per_dim",
     "closest_pairs",
     "count_pairs",
     "discriminator_loss",
+    "downsample",
     "drop",
     "filterbank",
     "frechet_distance",
@@ -40,6 +49,7 @@ __all__ = [
     "kernel_distance",
     "label_confusion",
     "label_scores",
+    "laplacian_pyramid",
     "manifold_coverage",
     "manifold_density",
     "manifold_precision",
@@ -52,9 +62,11 @@ __all__ = [
     "normal_log_prob",
     "parzen_log_likelihood",
     "read_patch",
+    "reconstruct_pyramid",
     "saturating_loss",
     "sqrt_mmd2",
     "to_sphere",
     "two_sample_test",
+    "upsample",
     "write_patch",
 ]

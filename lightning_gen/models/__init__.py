@@ -15,6 +15,7 @@ from lightning_gen.models.gan import GAN
 from lightning_gen.models.gmmn import GMMN
 from lightning_gen.models.improved_gan import ImprovedGAN
 from lightning_gen.models.label_reader import LabelReader
+from lightning_gen.models.lapgan import LAPGAN
 from lightning_gen.models.nade import NADE
 from lightning_gen.models.pix2pix import Pix2Pix
 from lightning_gen.models.pixel_rnn import MultiScalePixelRNN, PixelRNN
@@ -27,6 +28,7 @@ __all__ = [
     "DRAW",
     "GAN",
     "GMMN",
+    "LAPGAN",
     "NADE",
     "VAE",
     "AdversarialModule",

@@ -16,14 +16,16 @@ from lightning_gen.models.base import Batch, Condition, GenerativeModule, as_bat
 class ConditionalModule(GenerativeModule):
     """A model under one condition; to stand before another base, as in `class CGAN(ConditionalModule, ...)`.
 
+    Before `set_condition`, or without it, the model is unconditional.
+
     Attributes:
         has_labels: whether the condition is a label.
         condition_size: length of what the networks see: the number of classes, or of numbers in a vector.
         frequencies: of the labels in training, `(condition_size,)`.
     """
 
-    has_labels: bool
-    condition_size: int
+    has_labels: bool = False
+    condition_size: int = 0
     frequencies: Tensor
 
     def set_condition(self, key: str, num_classes: int, size: int | None) -> None:
@@ -69,18 +71,18 @@ class ConditionalModule(GenerativeModule):
     def check_batch(self, batch: Batch) -> None:
         """Also refuse a batch without a condition that fits."""
         super().check_batch(batch)
-        (key,) = self.condition_keys
-        if key not in batch:
-            raise DataError(f"The batch holds {sorted(batch)}; {type(self).__name__} needs {key!r}.")
-        self.check_values(batch[key], DataError)
+        for key in self.condition_keys:
+            if key not in batch:
+                raise DataError(f"The batch holds {sorted(batch)}; {type(self).__name__} needs {key!r}.")
+            self.check_values(batch[key], DataError)
 
     def check_condition(
         self, condition: Condition | None, num_samples: int, generator: torch.Generator | None = None
     ) -> Condition:
         """Also refuse labels out of range and vectors of another length."""
-        condition = super().check_condition(condition, num_samples, generator)
-        assert condition is not None
-        self.check_values(condition[self.condition_keys[0]], ConditionError)
+        condition = super().check_condition(condition, num_samples, generator) or {}
+        for key in self.condition_keys:
+            self.check_values(condition[key], ConditionError)
         return condition
 
     def draw_condition(self, num_samples: int, generator: torch.Generator | None = None) -> Condition:

@@ -11,8 +11,19 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer
-from lightning_gen.functional import discriminator_loss, non_saturating_loss
-from lightning_gen.models import ACGAN, CGAN, DRAW, GAN, VAE, GenerativeModule, ImprovedGAN, Pix2Pix, PixelRNN
+from lightning_gen.functional import discriminator_loss, laplacian_pyramid, non_saturating_loss
+from lightning_gen.models import (
+    ACGAN,
+    CGAN,
+    DRAW,
+    GAN,
+    LAPGAN,
+    VAE,
+    GenerativeModule,
+    ImprovedGAN,
+    Pix2Pix,
+    PixelRNN,
+)
 from tests.digits import quiet_trainer
 
 STEPS, ROUNDS = 100, 5
@@ -147,6 +158,28 @@ def acgan_by_hand(model: ACGAN, loader: Any) -> float:
     return time.perf_counter() - start
 
 
+def lapgan_by_hand(model: LAPGAN, loader: Any) -> float:
+    optimizer_d, optimizer_g = model.configure_optimizers()
+    d_parameters, g_parameters = list(model.discriminators.parameters()), list(model.generators.parameters())
+    start = time.perf_counter()
+    for images in loader:
+        bands, lows = laplacian_pyramid((images - model.mean) / model.std, model.sizes)
+        levels = list(zip(model.generators, model.discriminators, bands, lows, strict=True))
+        fakes = [g(model.sample_noise(k, 100), low, None) for k, (g, _, _, low) in enumerate(levels)]
+        losses = []
+        for (_, d, band, low), fake in zip(levels, fakes, strict=True):
+            logits = d(torch.cat([band[:50], fake[50:]]), low, None)
+            losses.append(discriminator_loss(logits[:50], logits[50:]))
+        for parameter, gradient in zip(d_parameters, torch.autograd.grad(sum(losses), d_parameters), strict=True):
+            parameter.grad = gradient
+        optimizer_d.step()
+        losses = [non_saturating_loss(d(fake, low, None)) for (_, d, _, low), fake in zip(levels, fakes, strict=True)]
+        for parameter, gradient in zip(g_parameters, torch.autograd.grad(sum(losses), g_parameters), strict=True):
+            parameter.grad = gradient
+        optimizer_g.step()
+    return time.perf_counter() - start
+
+
 @pytest.mark.benchmark(group="step over the bare loop")
 @pytest.mark.parametrize("logs", [False, True], ids=["silent", "logs"])
 @pytest.mark.parametrize(
@@ -160,8 +193,9 @@ def acgan_by_hand(model: ACGAN, loader: Any) -> float:
         (lambda: ACGAN((1, 28, 28), 10, None, 100, (16, 8), (8, 16, 16)), acgan_by_hand),
         (ImprovedGAN, improved_gan_by_hand),
         (lambda: Pix2Pix((1, 32, 32), num_levels=5, base_channels=16, patch_size=16), pix2pix_by_hand),
+        (lambda: LAPGAN((1, 28, 28), hidden_sizes=(400, 400), channels=(8, 4)), lapgan_by_hand),
     ],
-    ids=["vae", "draw", "pixel_rnn", "gan", "cgan", "acgan", "improved_gan", "pix2pix"],
+    ids=["vae", "draw", "pixel_rnn", "gan", "cgan", "acgan", "improved_gan", "pix2pix", "lapgan"],
 )
 def test_step_over_the_bare_loop(
     make: Callable[[], GenerativeModule], by_hand: Callable[..., float], logs: bool, benchmark: Any
@@ -174,7 +208,7 @@ def test_step_over_the_bare_loop(
     loader = DataLoader([batch] * (STEPS if benchmark.enabled else 2), batch_size=None)
     if not logs:
         model.log = model.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
-    if isinstance(model, (DRAW, GAN, CGAN, ACGAN, ImprovedGAN)):
+    if isinstance(model, (DRAW, GAN, CGAN, ACGAN, ImprovedGAN, LAPGAN)):
         model.initialized.fill_(True)
     rounds = ROUNDS if benchmark.enabled else 1
     pairs = [(by_trainer(model, loader), by_hand(model, loader)) for _ in range(rounds)]

@@ -9,7 +9,7 @@ from PIL import Image, ImageSequence
 
 from lightning_gen.cli import main
 from lightning_gen.datamodules import DigitsDataModule
-from lightning_gen.models import DRAW
+from lightning_gen.models import DRAW, LAPGAN
 from tests.digits import quiet_trainer
 from tests.test_cli import one_line_error
 
@@ -92,4 +92,25 @@ def test_bad_options(options: list[str], message: str, drawer: Path, tmp_path: P
 
 def test_models_that_do_not_draw_are_named(checkpoint: Path, tmp_path: Path, capsys) -> None:
     error = one_line_error(capsys, *command(checkpoint, tmp_path / "a.gif"))
-    assert "VAE does not draw glimpse by glimpse; a DRAW does" in error
+    assert "VAE does not draw step by step; a DRAW or a LAPGAN does" in error
+
+
+def test_rows_of_a_pyramid_show_every_level(tmp_path: Path, capsys) -> None:
+    path, output = tmp_path / "lapgan.ckpt", tmp_path / "a.png"
+    torch.manual_seed(0)
+    trainer = quiet_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    model = LAPGAN((1, 28, 28), (7, 14, 28), class_conditional=True, hidden_sizes=(5, 5), channels=(1, 1))
+    trainer.fit(model, datamodule=DigitsDataModule())
+    trainer.save_checkpoint(path)
+    main(command(path, output, "--num_samples", "2", "--condition.label", "3", "--seed", "4"))
+    torch.manual_seed(4)
+    stages = model.stages(2, {"label": torch.tensor([3, 3])})
+    picture = Image.open(output)
+    assert picture.size == (3 * CELL + PADDING, 2 * CELL + PADDING)
+    for column, stage in enumerate(stages):
+        repeats = 28 // stage.shape[-1]
+        for row in range(2):
+            image = stage[row].repeat_interleave(repeats, -1).repeat_interleave(repeats, -2)
+            assert np.abs(cell(picture, row, column) - grey(image)).max() <= 1
+    error = one_line_error(capsys, *command(path, tmp_path / "b.png", "--redraw", "true"))
+    assert "LAPGAN draws no image again" in error
