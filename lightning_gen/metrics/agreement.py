@@ -21,7 +21,7 @@ class Agreement(SampleMetric):
 
     Args:
         resolution: side in pixels to which samples are shrunk before they are enlarged again and read, both bilinear
-            (Odena et al. 2017, section 4.1): a model whose large images say no more than small ones would loses
+            (Odena et al. 2017, section 4.1): a model whose large images say no more than small ones would lose
             nothing. None reads them as they are.
 
     Raises:
