@@ -42,6 +42,14 @@ FUNCTIONS = {  # name: where its function is, and what it does
         "set runs side by side: lightning-gen compare logs/gan_digits logs/vae_digits --output a.html",
     ),
     "study": ("study:study", "make a page that asks people which images are real: lightning-gen study RUN --real DATA"),
+    "augment": ("augment:augment", "train a classifier on a checkpoint's samples, and on real images with and without"),
+    "retrieve": ("retrieve:retrieve", "search and cluster images by what a checkpoint's encoder makes of them"),
+    "ais": (
+        "ais:ais",
+        "estimate a decoder's likelihood, a GAN's too: lightning-gen ais --ckpt_path last.ckpt",
+    ),
+    "mixture": ("mixture:mixture", "show good likelihoods of bad samples, and the reverse, on a model of digits"),
+    "divergences": ("divergences:divergences", "draw what fits by KL, MMD and JSD make of the same data"),
     "list": ("list:list_recipes", "show the recipes, and what each of them reaches"),
 }
 HELP = f"""usage: lightning-gen COMMAND [options]

@@ -79,7 +79,7 @@ def read_splits(ckpt_path: str, root: str | None) -> dict[str, dict[str, Tensor]
     splits = {split: dataset.__getitems__(range(len(dataset))) for split, dataset in data.datasets.items()}
     for split, columns in splits.items():
         if not len(columns.get("label", ())):
-            raise LightningGenError(f"{type(data).__name__} has no labels in its {split} split; the probe needs them.")
+            raise LightningGenError(f"{type(data).__name__} has no labels in its {split} split, which are needed here.")
     return splits
 
 

@@ -1,16 +1,20 @@
 """The mathematics: pure functions of tensors, each with its formula, shapes and units."""
 
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss, saturating_loss
+from lightning_gen.functional.annealing import annealed_importance_sampling, sigmoid_schedule, tune_step_sizes
 from lightning_gen.functional.bounds import (
     bernoulli_log_prob,
     bits_per_dim,
+    dequantize,
+    effective_sample_size,
     gaussian_kl,
     importance_weighted_bound,
     normal_log_prob,
 )
+from lightning_gen.functional.clustering import k_means, purity, retrieval_precision
 from lightning_gen.functional.distances import frechet_distance, inception_score, kernel_distance
 from lightning_gen.functional.filterbank import filterbank, read_patch, write_patch
-from lightning_gen.functional.latent import drop, interpolate, to_sphere
+from lightning_gen.functional.latent import drop, interpolate, to_sphere, uniform_from_normal
 from lightning_gen.functional.mmd import median_bandwidth, mmd2, mmd_ratio, sqrt_mmd2, two_sample_test
 from lightning_gen.functional.ms_ssim import ms_ssim
 from lightning_gen.functional.neighbors import (
@@ -33,19 +37,23 @@ from lightning_gen.functional.segmentation import label_confusion, label_scores
 
 __all__ = [
     "Pyramid",
+    "annealed_importance_sampling",
     "bernoulli_log_prob",
     "bits_per_dim",
     "closest_pairs",
     "count_pairs",
+    "dequantize",
     "discriminator_loss",
     "downsample",
     "drop",
+    "effective_sample_size",
     "filterbank",
     "frechet_distance",
     "gaussian_kl",
     "importance_weighted_bound",
     "inception_score",
     "interpolate",
+    "k_means",
     "kernel_distance",
     "label_confusion",
     "label_scores",
@@ -61,12 +69,17 @@ __all__ = [
     "non_saturating_loss",
     "normal_log_prob",
     "parzen_log_likelihood",
+    "purity",
     "read_patch",
     "reconstruct_pyramid",
+    "retrieval_precision",
     "saturating_loss",
+    "sigmoid_schedule",
     "sqrt_mmd2",
     "to_sphere",
+    "tune_step_sizes",
     "two_sample_test",
+    "uniform_from_normal",
     "upsample",
     "write_patch",
 ]

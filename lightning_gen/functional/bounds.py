@@ -83,6 +83,47 @@ def importance_weighted_bound(log_weights: Tensor, dim: int = 0) -> Tensor:
     return torch.logsumexp(log_weights, dim) - math.log(log_weights.shape[dim])
 
 
+def effective_sample_size(log_weights: Tensor, dim: int = 0) -> Tensor:
+    r"""How many equally weighted samples importance samples are worth, $(\sum_i w_i)^2 / \sum_i w_i^2$ (Kong 1992).
+
+    1 of k says that a single sample makes the estimate, which then lies far below the likelihood.
+
+    Args:
+        log_weights: nats, the samples along `dim`.
+        dim: the dimension of the samples.
+
+    Returns:
+        Between 1 and k, `log_weights` without `dim`.
+
+    >>> effective_sample_size(torch.tensor([0.0, 0.0, -math.inf]))
+    tensor(2.)
+    """
+    return (2 * torch.logsumexp(log_weights, dim) - torch.logsumexp(2 * log_weights, dim)).exp()
+
+
+def dequantize(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    r"""Add uniform noise to 8-bit pixels, so that a density of what comes out bounds a probability of what went in.
+
+    With u uniform in the unit cube, $E_u \log q((k + u) / 256) - D \log 256 \le \log Q(k)$, where Q is the mass that
+    the density q has on the pixels' cell; the density of the bare values, a lattice, has no upper limit (Theis et al.
+    2016, section 3.1).
+
+    Args:
+        images: multiples of 1 / 255 in [0, 1].
+        generator: source of the noise on the images' device; the global one if None.
+
+    Returns:
+        `(255 * images + u) / 256`, in [0, 1).
+
+    >>> noisy = dequantize(torch.tensor([0.0, 1.0]))
+    >>> (noisy * 256).floor()
+    tensor([  0., 255.])
+    """
+    noise = torch.rand(images.shape, generator=generator, dtype=images.dtype, device=images.device)
+    pixels = (255 * images).round()
+    return torch.minimum(pixels + noise, torch.nextafter(pixels + 1, pixels)) / 256  # Rounded up it is the next cell.
+
+
 def bits_per_dim(nll: float, shape: Sequence[int]) -> float:
     """Nats per image as bits per dimension (a pixel's channel).
 

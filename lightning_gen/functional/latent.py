@@ -23,6 +23,22 @@ def to_sphere(z: Tensor) -> Tensor:
     return z / z.square().mean(-1, keepdim=True).sqrt()
 
 
+def uniform_from_normal(u: Tensor, low: float, high: float) -> Tensor:
+    r"""Uniform numbers as a function of standard normal ones, $low + (high - low)\,\Phi(u)$.
+
+    Samplers that move through all of space then serve for noise that has bounds.
+
+    Args:
+        u: draws of N(0, 1), of any shape.
+        low: lower bound.
+        high: upper bound.
+
+    >>> uniform_from_normal(torch.tensor([-9.0, 0.0, 9.0]), -1, 1)
+    tensor([-1.,  0.,  1.])
+    """
+    return low + (high - low) * torch.special.ndtr(u)
+
+
 def interpolate(start: Tensor, end: Tensor, steps: int, spherical: bool = False) -> Tensor:
     """Points on the way from one vector to another, both included.
 

@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from lightning_gen.errors import DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
-from lightning_gen.functional.latent import to_sphere
+from lightning_gen.functional.latent import to_sphere, uniform_from_normal
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Condition
 from lightning_gen.nn.initialization import initialize_normal
@@ -153,6 +153,11 @@ class DCGAN(AdversarialModule):
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw noise, uniform in [-1, 1], `(num_samples, latent_dim)`."""
         z = 2 * torch.rand(num_samples, self.latent_dim, generator=generator, device=self.device) - 1
+        return to_sphere(z) if self.spherical_z else z
+
+    def latent_from_normal(self, u: Tensor) -> Tensor:
+        """Noise as `sample_latent` draws it, as a function of draws u of N(0, I); both `(..., latent_dim)`."""
+        z = uniform_from_normal(u, -1, 1)
         return to_sphere(z) if self.spherical_z else z
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:

@@ -27,7 +27,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_gen.errors import DataError
-from lightning_gen.functional.bounds import bernoulli_log_prob, gaussian_kl, importance_weighted_bound
+from lightning_gen.functional.bounds import (
+    bernoulli_log_prob,
+    effective_sample_size,
+    gaussian_kl,
+    importance_weighted_bound,
+)
 from lightning_gen.functional.filterbank import filterbank, read_patch, write_patch
 from lightning_gen.models.base import Batch, Condition, LikelihoodModule, pixel_frequencies
 
@@ -430,14 +435,21 @@ class DRAW(LikelihoodModule):
         return self.elbo(batch["image"])
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Score a batch of test images by the importance-weighted bound, and log the plain one as `test/elbo`."""
+        """Score test images by the importance-weighted bound; log the plain one and the effective samples too."""
         log_weights = self.log_weights(self.as_batch(batch)["image"])
         self._log_probs.append(importance_weighted_bound(log_weights))
-        self.log("test/elbo", log_weights.mean(), batch_size=log_weights.shape[1], sync_dist=True)
+        figures = {
+            "test/elbo": log_weights.mean(),
+            "test/effective_samples": effective_sample_size(log_weights).mean(),
+        }
+        self.log_dict(figures, batch_size=log_weights.shape[1], sync_dist=True)
 
     def figure_protocols(self, stage: str) -> dict[str, str]:
-        plain = {"elbo": f"nats, evidence lower bound, mean of {self.num_importance_samples} samples"}
-        return super().figure_protocols(stage) | (plain if stage == "test" else {})
+        of_test = {
+            "elbo": f"nats, evidence lower bound, mean of {self.num_importance_samples} samples",
+            "effective_samples": f"of {self.num_importance_samples} importance samples, mean over images",
+        }
+        return super().figure_protocols(stage) | (of_test if stage == "test" else {})
 
     def likelihood_protocol(self, stage: str) -> str:
         """How `val/nll` and `test/nll` were computed, for tables."""

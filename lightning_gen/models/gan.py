@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from lightning_gen.errors import DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss, saturating_loss
-from lightning_gen.functional.latent import to_sphere
+from lightning_gen.functional.latent import to_sphere, uniform_from_normal
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Condition, as_batch
 from lightning_gen.nn.convolutional_maxout import ConvolutionalDiscriminator, ConvolutionalGenerator
@@ -207,6 +207,11 @@ class GAN(DecayedSGD):
             z = torch.randn(shape, generator=generator, device=self.device)
         else:
             z = (2 * torch.rand(shape, generator=generator, device=self.device) - 1) * math.sqrt(3)
+        return to_sphere(z) if self.spherical_z else z
+
+    def latent_from_normal(self, u: Tensor) -> Tensor:
+        """Noise as `sample_latent` draws it, as a function of draws u of N(0, I); both `(..., latent_dim)`."""
+        z = u if self.noise == "gaussian" else uniform_from_normal(u, -math.sqrt(3), math.sqrt(3))
         return to_sphere(z) if self.spherical_z else z
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:

@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
 from lightning_gen.errors import CheckpointError, DataError
+from lightning_gen.functional.latent import uniform_from_normal
 from lightning_gen.functional.mmd import Gaussian, Kernel, RationalQuadratic, median_bandwidth, mmd2, sqrt_mmd2
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Condition
@@ -181,6 +182,10 @@ class GMMN(AdversarialModule):
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw noise, uniform in [-1, 1], `(num_samples, latent_dim)`."""
         return 2 * torch.rand(num_samples, self.latent_dim, generator=generator, device=self.device) - 1
+
+    def latent_from_normal(self, u: Tensor) -> Tensor:
+        """Noise as `sample_latent` draws it, as a function of draws u of N(0, I); both `(..., latent_dim)`."""
+        return uniform_from_normal(u, -1, 1)
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The images made of noise, `(N, latent_dim) -> (N, *image_shape)` in [0, 1]."""

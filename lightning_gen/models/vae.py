@@ -22,7 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gen.errors import DataError
-from lightning_gen.functional.bounds import bernoulli_log_prob, gaussian_kl, importance_weighted_bound, normal_log_prob
+from lightning_gen.functional.bounds import (
+    bernoulli_log_prob,
+    effective_sample_size,
+    gaussian_kl,
+    importance_weighted_bound,
+    normal_log_prob,
+)
 from lightning_gen.models.base import Batch, Condition, LikelihoodModule
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -170,6 +176,10 @@ class VAE(LikelihoodModule):
         """Draw z from the prior N(0, I), `(num_samples, J)`."""
         return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device)
 
+    def latent_from_normal(self, u: Tensor) -> Tensor:
+        """A draw of N(0, I) is one of the prior."""
+        return u
+
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The mean image given z, `(..., J) -> (..., *image_shape)` in [0, 1]."""
         return self._pixels(z)[0].sigmoid()
@@ -226,6 +236,13 @@ class VAE(LikelihoodModule):
             return bernoulli_log_prob(images, location)
         return normal_log_prob(images, location.sigmoid(), log_var)
 
+    def conditional_sample(self, z: Tensor) -> Tensor:
+        """Draw x ~ p(x|z), `(..., J) -> (..., *image_shape)`; Gaussian pixels may leave [0, 1]."""
+        location, log_var = self._pixels(z)
+        if self.discrete:
+            return location.sigmoid().bernoulli()
+        return torch.normal(location.sigmoid(), torch.as_tensor(0.5 * log_var, device=z.device).exp())
+
     def _pixels(self, z: Tensor) -> tuple[Tensor, Tensor | float]:
         """Logits of the pixel means, and the log of the pixel variances."""
         outputs = self.decoder(z).unflatten(-1, (-1, *self.image_shape))  # (..., 1 or 2, C, H, W)
@@ -265,7 +282,11 @@ class VAE(LikelihoodModule):
         Raises:
             DataError: if k is less than 1.
         """
-        k = self.num_importance_samples if num_importance_samples is None else num_importance_samples
+        return importance_weighted_bound(self.log_weights(images, num_importance_samples))
+
+    def log_weights(self, images: Tensor, num_samples: int | None = None) -> Tensor:
+        """Log p(x, z) - log q(z | x) of draws of z, `(num_samples, N)` nats; the constructor's number if None."""
+        k = self.num_importance_samples if num_samples is None else num_samples
         if k < 1:
             raise DataError(f"num_importance_samples is {k}; expected at least 1.")
         posterior = self.posterior(images)
@@ -274,7 +295,7 @@ class VAE(LikelihoodModule):
             z = self.reparameterize(posterior, min(10, k - start))  # (L, N, J)
             log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
             log_weights.append(self.conditional_log_prob(images, z) + log_prior - posterior.log_prob(z))
-        return importance_weighted_bound(torch.cat(log_weights))
+        return torch.cat(log_weights)
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
         """Mean images, as the paper shows them."""
@@ -294,7 +315,18 @@ class VAE(LikelihoodModule):
         return optimizer(self.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
 
     def _score(self, batch: Batch) -> Tensor:
-        return self.log_prob(batch["image"]) if self.trainer.testing else self.elbo(batch["image"])
+        return self.elbo(batch["image"])
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Score a batch of test images by the importance-weighted bound, and log how many samples make it."""
+        log_weights = self.log_weights(self.as_batch(batch)["image"])
+        self._log_probs.append(importance_weighted_bound(log_weights))
+        effective = effective_sample_size(log_weights).mean()
+        self.log("test/effective_samples", effective, batch_size=log_weights.shape[1], sync_dist=True)
+
+    def figure_protocols(self, stage: str) -> dict[str, str]:
+        effective = f"of {self.num_importance_samples} importance samples, mean over images"
+        return super().figure_protocols(stage) | ({"effective_samples": effective} if stage == "test" else {})
 
     def likelihood_protocol(self, stage: str) -> str:
         """How `val/nll` and `test/nll` were computed, for tables."""

@@ -43,6 +43,18 @@ def test_the_line(digits: DigitsDataModule, capsys: pytest.CaptureFixture[str]) 
     assert float(number[2]) == pytest.approx(expected.std(correction=0).item() / 500**0.5, abs=0.05)
 
 
+def test_centroids_beat_the_images_they_are_means_of(digits: DigitsDataModule, capsys: Any) -> None:
+    parzen(num_samples=300, sigmas="log", centroids=[300], num_iterations=3)
+    images, means = capsys.readouterr().out.splitlines()
+    assert "nats: 300 centroids of 4,000 training images after 3 iterations as samples, 500 test images" in means
+    assert float(means.split()[0]) > float(images.split()[0]) + 10
+
+
+def test_more_centroids_than_images(digits: DigitsDataModule) -> None:
+    with pytest.raises(DataError, match=r"centroids is \[10, 4001\]; expected numbers from 1 to 4000"):
+        parzen(num_samples=300, centroids=[10, 4001])
+
+
 @pytest.mark.parametrize("number", [0, 4001])
 def test_more_samples_than_there_are(digits: DigitsDataModule, number: int) -> None:
     with pytest.raises(DataError, match=f"num_samples is {number}; there are 1 to 4000 training images"):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
+from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import DataError
 from lightning_gen.functional import bernoulli_log_prob, gaussian_kl, importance_weighted_bound, normal_log_prob
 from lightning_gen.models import VAE
@@ -312,3 +313,15 @@ def test_grey_pixels_are_refused_by_the_bernoulli_decoder() -> None:
 def test_zero_importance_samples_are_refused() -> None:
     with pytest.raises(DataError, match="at least 1"):
         VAE().log_prob(torch.zeros(2, 1, 28, 28), num_importance_samples=0)
+
+
+def test_the_table_of_test_tells_how_many_samples_count() -> None:
+    """Of 50 importance samples; after training the posterior is a good proposal, and more than one counts."""
+    model = VAE((1, 28, 28), latent_dim=2, hidden_size=20, num_importance_samples=50)
+    trainer = quiet_trainer(max_epochs=1, limit_train_batches=5, limit_val_batches=0, limit_test_batches=2)
+    data = DigitsDataModule(binarization="dynamic")
+    trainer.fit(model, datamodule=data)
+    (figures,) = trainer.test(model, datamodule=data, verbose=False)
+    assert 1 < figures["test/effective_samples"] <= 50
+    assert model.figure_protocols("test")["effective_samples"] == "of 50 importance samples, mean over images"
+    assert "effective_samples" not in model.figure_protocols("val")
