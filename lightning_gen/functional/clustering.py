@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen.errors import DataError
-
-BLOCK = 1 << 24
-"""Distances held at a time: 64 MB in float32."""
+from lightning_gen.functional.neighbors import nearest_neighbors
 
 
 class Clusters(NamedTuple):
@@ -48,16 +46,16 @@ def k_means(
         raise DataError(f"{num_centroids} centroids were asked for, of {len(points)} points; expected 1 to as many.")
     rows = torch.randperm(len(points), generator=generator)[:num_centroids].to(points.device)
     centroids = points[rows]
-    distances, assignment = (values.squeeze(1) for values in _nearest(points, centroids, 1))
-    objectives = [distances.mean(dtype=torch.float64).item()]
+    distances, assignment = (values.squeeze(1) for values in nearest_neighbors(points, centroids))
+    objectives = [distances.square().mean(dtype=torch.float64).item()]
     for _ in range(num_iterations):
         counts = assignment.bincount(minlength=num_centroids).to(points.dtype)
         sums = torch.zeros_like(centroids).index_add_(0, assignment, points)
         seen = counts[:, None] > 0
         centroids = torch.where(seen, sums / counts.clamp(min=1)[:, None], centroids)
         previous = assignment
-        distances, assignment = (values.squeeze(1) for values in _nearest(points, centroids, 1))
-        objectives.append(distances.mean(dtype=torch.float64).item())
+        distances, assignment = (values.squeeze(1) for values in nearest_neighbors(points, centroids))
+        objectives.append(distances.square().mean(dtype=torch.float64).item())
         if torch.equal(assignment, previous):
             break
     return Clusters(centroids, assignment, objectives)
@@ -100,19 +98,5 @@ def retrieval_precision(
     >>> retrieval_precision(torch.tensor([[0.4]]), torch.tensor([3]), points, labels, num_neighbours=2)
     tensor([0.5000])
     """
-    if not 1 <= num_neighbours <= len(points):
-        raise DataError(f"{num_neighbours} neighbours were asked for, of {len(points)} points.")
-    _, rows = _nearest(queries, points, num_neighbours)
+    rows = nearest_neighbors(queries, points, num_neighbours).indices
     return (point_labels[rows] == query_labels[:, None]).float().mean(1)
-
-
-def _nearest(x: Tensor, points: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Squared distances to the nearest points and their row numbers, `(N, number)` each."""
-    norms = points.square().sum(1)
-    found = []
-    for rows in x.split(max(BLOCK // len(points), 1)):
-        # Without the query's own norm, which changes no order.
-        values, indices = torch.addmm(norms, rows, points.T, alpha=-2).topk(number, dim=1, largest=False)
-        found.append((values + rows.square().sum(1, keepdim=True), indices))
-    distances, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return distances.clamp(min=0), indices
