@@ -102,12 +102,16 @@ class ClosingTable(Callback):
         self, histories: dict[str, list[Figure]], pictures: list[Path], checkpoint: str, example: str | None
     ) -> None:
         console = get_console()
-        if histories:
-            console.print(figure_table(histories))
 
         def say(text: str) -> None:  # Paths and commands stay whole, to be copied.
             console.print(text, soft_wrap=True, markup=False, highlight=False)
 
+        if histories:
+            protocols = dict.fromkeys(history[-1].protocol for history in histories.values())
+            numbers = {protocol: f"({number})" for number, protocol in enumerate(protocols, start=1)}
+            console.print(figure_table(histories, numbers))
+            for protocol, number in numbers.items():
+                say(f"{number} {protocol}")
         if histories:
             say(f"Figures     {self._folder / 'figures.json'}")
         for folder in dict.fromkeys(picture.parent for picture in pictures):
@@ -120,13 +124,13 @@ class ClosingTable(Callback):
                 say(f"            lightning-gen sample --ckpt_path {quoted} {example}")
 
 
-def figure_table(histories: dict[str, list[Figure]]) -> Table:
-    """One row for each figure: the last value, with the first beside it."""
+def figure_table(histories: dict[str, list[Figure]], numbers: dict[str, str]) -> Table:
+    """One row for each figure: the last value, the first, and the number of its protocol, which has no room there."""
     table = Table()
     table.add_column("figure", no_wrap=True)
     for column in ("value", "first", "real images"):
         table.add_column(column, justify="right", no_wrap=column == "value")
-    table.add_column("protocol")
+    table.add_column("protocol", no_wrap=True)
     for name, history in histories.items():
         first, last = history[0], history[-1]
         error = "" if last.standard_error is None else f" ± {last.standard_error:.2g}"
@@ -135,7 +139,7 @@ def figure_table(histories: dict[str, list[Figure]]) -> Table:
             f"{last.value:.4g}{error}",
             f"{first.value:.4g} (epoch {first.epoch})" if len(history) > 1 else "",
             "" if last.real is None else f"{last.real:.4g}",
-            last.protocol,
+            numbers[last.protocol],
         )
     return table
 

@@ -31,8 +31,10 @@ def test_figures_protocols_pictures_and_the_next_commands(
     monkeypatch.setattr(rich.get_console(), "width", 160)
     monkeypatch.chdir(tmp_path)
     trainer, evaluation = run(tmp_path)
-    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    table = {cells[0]: cells[1:] for cells in lines if cells}
+    output = capsys.readouterr().out.splitlines()
+    protocols = {line.partition(" ")[0]: line.partition(" ")[2] for line in output if line.startswith("(")}
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output]
+    table = {cells[0]: [*cells[1:-1], protocols[cells[-1]]] for cells in lines if cells}
     first, last = evaluation.figures
     expected = [f"{last.value:.4g}", f"{first.value:.4g} (epoch 0)", f"{last.real:.4g}", "20 samples, 200 val images"]
     assert table["val/mean_pixel"] == expected
