@@ -80,13 +80,21 @@ class ClosingTable(Callback):
         pictures = [p for callback in trainer.callbacks for p in getattr(callback, "pictures", [])]
         checkpoint = last_checkpoint(trainer)
         if histories:
-            self._write(stage, histories, pictures, checkpoint)
+            self._write(stage, histories, pictures, checkpoint, trainer, pl_module)
         example = "--num_samples 64 --output grid.png" if isinstance(pl_module, GenerativeModule) else None
         if "source" in getattr(pl_module, "condition_keys", ()):  # Nothing can be drawn for it.
             example = f"--condition.source picture.png {example}"
         self._print(histories, pictures, checkpoint, example)
 
-    def _write(self, stage: str, histories: dict[str, list[Figure]], pictures: list[Path], checkpoint: str) -> None:
+    def _write(
+        self,
+        stage: str,
+        histories: dict[str, list[Figure]],
+        pictures: list[Path],
+        checkpoint: str,
+        trainer: Any,
+        module: LightningModule,
+    ) -> None:
         """Add this stage to `figures.json`; a test may share the folder of the fit before it."""
         path = self._folder / "figures.json"
         content = json.loads(path.read_text()) if path.exists() else {}
@@ -94,6 +102,8 @@ class ClosingTable(Callback):
             "figures": [figure._asdict() for history in histories.values() for figure in history],
             "pictures": [str(picture) for picture in pictures],
             "checkpoint": checkpoint,
+            "model": type(module).__name__,
+            "data": dict(getattr(trainer.datamodule, "hparams", {})),
         }
         with whole_file(path) as temporary:
             temporary.write_text(json.dumps(content, indent=2))

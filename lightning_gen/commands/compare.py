@@ -22,7 +22,7 @@ from lightning_gen.commands.comparison import (
     rows_of_figures,
     what_differs,
 )
-from lightning_gen.commands.page import image_source
+from lightning_gen.commands.page import file_source, image_source
 from lightning_gen.commands.pictures import Condition, Device, new_output
 from lightning_gen.commands.runs import Run, find_run, load_run
 from lightning_gen.commands.sample import draw
@@ -70,7 +70,10 @@ def make_entry(letter: str, run: Run, study: Results | None, num_samples: int, s
     """Sample a run's model; what cannot be sampled is noted, what cannot be loaded is an error."""
     notes = list(run.notes)
     if run.checkpoint is None:
-        return Entry(letter, run, "", 0, study, notes)
+        picture = run.pictures[-1] if run.pictures else None
+        if picture is not None:  # As of a folder of images, beside their nearest training images.
+            notes.append(f"The picture is {picture.parent.name}/{picture.name} of the run.")
+        return Entry(letter, run, "" if picture is None else file_source(picture), 0, study, notes)
     model = load_run(run, device, seed)
     samples = ""
     try:

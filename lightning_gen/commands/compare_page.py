@@ -65,9 +65,9 @@ def card(entry: Entry) -> str:
     """What a run is, and its samples."""
     run = entry.run
     facts = [f"{run.model} on {run.data}"]
-    if run.settings:
+    if run.checkpoint is not None:
         facts.append(f"{run.settings['epochs']} epochs")
-        facts.append(f"{entry.weights:,} weights" + ("" if run.checkpoint is None else f", {run.checkpoint.name}"))
+        facts.append(f"{entry.weights:,} weights, {run.checkpoint.name}")
     warning = f"<p>{mark(WARNING)}</p>" if any(map(is_memorised, run.figures.values())) else ""
     picture = f'<img src="{entry.samples}" alt="Samples of {escape(run.name)}">' if entry.samples else ""
     notes = "".join(f"<p><small>{escape(note)}</small></p>" for note in entry.notes)

@@ -86,7 +86,8 @@ def evaluate(
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    (trainer.test if split == "test" else trainer.validate)(model, datamodule=real, verbose=False)
+    judge = trainer.test if split == "test" else trainer.validate
+    judge(model, datamodule=real, ckpt_path=ckpt_path, weights_only=True, verbose=False)
 
 
 def metrics(num_samples: int, num_held_out: int, on_features: bool) -> list[SampleMetric]:

@@ -35,6 +35,11 @@ def image_source(image: Tensor) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
+def file_source(path: Path) -> str:
+    """A PNG file inside a link."""
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Cells of HTML as a table in a box of its own, which scrolls where the screen is narrow."""
     titles = "".join(f'<th scope="col">{cell}</th>' for cell in head)

@@ -34,7 +34,8 @@ class Run(NamedTuple):
     folder: Path
     checkpoint: Path | None
     figures: dict[str, Figure]  # the last one of each name
-    settings: dict[str, Any]  # such as model.latent_dim, data.binarization; empty without a checkpoint
+    settings: dict[str, Any]  # such as model.latent_dim, data.binarization
+    pictures: list[Path]  # that the run has left, oldest first
     notes: list[str]  # what is missing, and what else a reader should know
 
     @property
@@ -73,10 +74,12 @@ def find_run(given: str) -> Run:
     if not figures:
         notes.append("No figures.json: no figures. lightning-gen test --ckpt_path writes it.")
     if checkpoint is None:
-        notes.append("No checkpoint: no samples and no settings.")
-    settings = {} if checkpoint is None else read_settings(checkpoint, folder)
+        notes.append("No checkpoint: no samples.")
+    sections = [section for _, section in read_sections(folder / "figures.json")]
+    settings = read_settings(checkpoint, folder) if checkpoint is not None else told(sections)
+    pictures = [path for section in sections for path in map(Path, section["pictures"]) if path.is_file()]
     resolved = folder.resolve()
-    return Run(f"{resolved.parent.name}/{resolved.name}", folder, checkpoint, figures, settings, notes)
+    return Run(f"{resolved.parent.name}/{resolved.name}", folder, checkpoint, figures, settings, pictures, notes)
 
 
 def load_run(run: Run, device: Device, seed: int) -> GenerativeModule:
@@ -123,14 +126,15 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def read_sections(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The parts of a `figures.json`: a stage, and its `figures` and the `checkpoint` that they are of."""
+    """The parts of a `figures.json`: a stage, and its `figures`, with what they are of and what else it has left."""
     if not path.is_file():
         return []
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         sections = content if isinstance(content, dict) else {"": {"figures": content}}
+        empty: dict[str, Any] = {"checkpoint": "", "pictures": [], "model": "", "data": {}}
         return [
-            (stage, {"figures": [Figure(**f) for f in section["figures"]], "checkpoint": section.get("checkpoint", "")})
+            (stage, {**empty, **section, "figures": [Figure(**f) for f in section["figures"]]})
             for stage, section in sections.items()
         ]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -146,7 +150,7 @@ def read_figures(folder: Path, checkpoint: Path | None, notes: list[str]) -> Ite
     for path in sorted(paths, key=os.path.getmtime):
         for stage, section in read_sections(path):
             judged = Path(section["checkpoint"])
-            if path.parent != folder and judged.parts[-3:-1] != (folder.name, "checkpoints"):
+            if path.parent != folder and judged.parts[-4:-1] != (folder.parent.name, folder.name, "checkpoints"):
                 continue
             if stage != "fit" and checkpoint is not None and judged.name not in ("", checkpoint.name):
                 notes.append(
@@ -154,6 +158,19 @@ def read_figures(folder: Path, checkpoint: Path | None, notes: list[str]) -> Ite
                 )
             for figure in section["figures"]:
                 yield figure.name, figure
+
+
+def told(sections: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the figures of a run without a checkpoint say of its model and its data, as `read_settings` has it."""
+    settings: dict[str, Any] = {}
+    for section in sections:
+        arguments = dict(section["data"])
+        if class_path := arguments.pop("_class_path", ""):
+            settings["data"] = class_path.rpartition(".")[2].removesuffix("DataModule")
+            settings |= {f"data.{name}": value for name, value in arguments.items()}
+        if section["model"]:
+            settings["model"] = section["model"]
+    return settings
 
 
 def read_settings(checkpoint: Path, folder: Path) -> dict[str, Any]:

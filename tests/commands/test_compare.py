@@ -32,9 +32,9 @@ def figure(name: str, value: float, protocol: str = "8 samples", **others: Any) 
     return {"name": name, "value": value, "protocol": protocol, **given}
 
 
-def write_figures(folder: Path, stage: str, *figures: dict[str, Any], checkpoint: str = "") -> None:
+def write_figures(folder: Path, stage: str, *figures: dict[str, Any], **others: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    content = {stage: {"figures": list(figures), "pictures": [], "checkpoint": checkpoint}}
+    content = {stage: {"figures": list(figures), "pictures": [], "checkpoint": "", **others}}
     (folder / "figures.json").write_text(json.dumps(content))
 
 
@@ -186,6 +186,25 @@ def test_figures_of_another_checkpoint_are_named(logs, tmp_path):
     assert find_run(str(tmp_path / "vae_fake")).checkpoint == other
 
 
+def test_a_judged_folder_shows_what_it_was_and_its_picture(tmp_path):
+    """As `evaluate` leaves it: no checkpoint; beside it stands another, of a model whose run has the same number."""
+    run, beside = (tmp_path / "evaluate" / f"version_{number}" for number in (0, 1))
+    picture = run / "neighbors" / "test.png"
+    data = {"_class_path": "lightning_gen.datamodules.digits.DigitsDataModule", "classes": [1, 2]}
+    write_figures(run, "test", figure("test/fid_digits", 3), model="Replay", data=data, pictures=[str(picture)])
+    trained = "logs/gan_digits/version_0/checkpoints/last.ckpt"
+    write_figures(beside, "test", figure("test/fid_digits", 7), checkpoint=trained)
+    picture.parent.mkdir()
+    Image.new("L", (6, 6)).save(picture)
+
+    found = find_run(str(run))
+    assert (found.model, found.data) == ("Replay", "Digits (classes=[1, 2])")
+    assert found.figures["test/fid_digits"].value == 3
+    page = tmp_path / "a.html"
+    main(["compare", str(run), "--output", str(page)])
+    assert base64.b64encode(picture.read_bytes()).decode() in page.read_text()
+
+
 def test_what_is_missing_is_said(logs, tmp_path, capsys):
     run = tmp_path / "logs" / "version_0"
     write_figures(run, "fit", figure("val/nll", 3))
@@ -195,7 +214,7 @@ def test_what_is_missing_is_said(logs, tmp_path, capsys):
     (run / "study-1.json").write_text(json.dumps(results([])))
     main(["compare", str(run), str(bare), "--output", str(tmp_path / "a.html"), "--num_samples", "2"])
     printed = capsys.readouterr().out
-    assert "No checkpoint: no samples and no settings." in printed
+    assert "No checkpoint: no samples." in printed
     assert "No figures.json: no figures." in printed
     assert "study-1.json is of another checkpoint and left out." in printed
     assert "No TensorBoard events" in (tmp_path / "a.html").read_text()
