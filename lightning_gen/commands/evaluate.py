@@ -14,7 +14,7 @@ from lightning_gen._lightning import Trainer, pl
 from lightning_gen.callbacks import ClosestPairs, ClosingTable, SampleEvaluation, SampleNeighbors
 from lightning_gen.checkpoints import load_data, load_model
 from lightning_gen.datamodules import ImageDataModule  # With it all data modules are found by name, as extractors are.
-from lightning_gen.datamodules.image_folder import as_8_bit, find_pictures
+from lightning_gen.datamodules.image_folder import as_8_bit, channels_of, find_pictures
 from lightning_gen.errors import DataError, DatasetNotFoundError, LightningGenError
 from lightning_gen.metrics import (
     ClassEntropy,
@@ -166,7 +166,7 @@ def file_shape(path: Path) -> tuple[int, int, int]:
     """`(C, H, W)` by a file's header, C being 1 for grey."""
     try:
         with Image.open(path) as picture:
-            return 1 if picture.mode[0] in "1LIF" else 3, picture.height, picture.width
+            return channels_of(picture), picture.height, picture.width
     except OSError as error:
         raise DataError(f"{path} cannot be read as a picture ({error}); replace or remove it.") from error
 
@@ -175,7 +175,7 @@ def read_sample(path: Path, channels: int) -> Tensor:
     """An image as it is, `(channels, H, W)` in [0, 1]; a grey one may have been saved with three equal channels."""
     try:
         with Image.open(path) as picture:
-            pixels = torch.from_numpy(np.array(as_8_bit(picture, "L" if picture.mode[0] in "1LIF" else "RGB")))
+            pixels = torch.from_numpy(np.array(as_8_bit(picture, "L" if channels_of(picture) == 1 else "RGB")))
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{path} cannot be read as a picture ({error}); replace or remove it.") from error
     pixels = pixels.view(*pixels.shape[:2], -1).permute(2, 0, 1)  # (C, H, W)

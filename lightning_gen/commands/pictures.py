@@ -48,11 +48,11 @@ def read_source(path: str) -> Tensor:
     """A picture in its own size, grey or in colour as it was saved: `(C, H, W)` in [0, 1]."""
     from PIL import Image
 
-    from lightning_gen.datamodules.image_folder import naming
+    from lightning_gen.datamodules.image_folder import channels_of, naming
     from lightning_gen.datamodules.paired_images import pixels
 
     with naming(Path(path)), Image.open(path) as picture:
-        return pixels(picture, 1 if picture.mode.startswith(("1", "L", "I", "F")) else 3).float().div_(255)
+        return pixels(picture, channels_of(picture)).float().div_(255)
 
 
 @contextmanager

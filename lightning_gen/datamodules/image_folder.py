@@ -61,6 +61,11 @@ def check_header(path: Path) -> None:
         picture.verify()
 
 
+def channels_of(picture: Image.Image) -> Literal[1, 3]:
+    """1 for a picture saved in grey, of any depth; 3 for all others."""
+    return 1 if picture.mode in ("1", "L", "LA", "La", "F") or picture.mode.startswith("I") else 3
+
+
 def as_8_bit(picture: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     """Convert pixels of any kind to 8-bit grey or colour; what is transparent shows white."""
     if picture.mode.startswith(("I", "F")):  # Here Pillow would clip at 255 instead of scaling.
