@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.functional.latent import drop
+from lightning_gen.functional.ms_ssim import ms_ssim, num_scales
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
 from lightning_gen.nn.initialization import initialize_normal
@@ -286,17 +287,23 @@ class Pix2Pix(AdversarialModule):
     # Scores -----------------------------------------------------------------------------------------------------
 
     def figure_protocols(self, stage: str) -> dict[str, str]:
-        return {"l1": "mean absolute difference to the target, pixels in [0, 1], one draw each"}
+        return {
+            "l1": "mean absolute difference to the target, pixels in [0, 1], one draw each",
+            "ms_ssim_to_target": f"{num_scales(min(self.image_shape[1:]))} scales, one draw each",
+        }
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Log `val/l1`."""
+        """Log `val/l1` and `val/ms_ssim_to_target`."""
         self._score(self.as_batch(batch), batch_idx, "val")
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Log `test/l1`."""
+        """Log `test/l1` and `test/ms_ssim_to_target`."""
         self._score(self.as_batch(batch), batch_idx, "test")
 
     def _score(self, batch: Batch, batch_idx: int, stage: str) -> None:
         generator = torch.Generator(self.device).manual_seed(batch_idx)  # Training's own stream stays untouched.
-        l1 = (self.translate(batch["source"], generator) - batch["image"]).abs().mean()
-        self.log(f"{stage}/l1", l1, batch_size=len(batch["image"]), sync_dist=True)
+        made, target = self.translate(batch["source"], generator), batch["image"]
+        scores = {"l1": (made - target).abs().mean(), "ms_ssim_to_target": ms_ssim(made, target).mean()}
+        self.log_dict(
+            {f"{stage}/{name}": score for name, score in scores.items()}, batch_size=len(target), sync_dist=True
+        )

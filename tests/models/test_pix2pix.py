@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from lightning_gen.datamodules import EdgesToDigitsDataModule
 from lightning_gen.errors import ConditionError, DataError
+from lightning_gen.functional.ms_ssim import ms_ssim
 from lightning_gen.models import Pix2Pix
 from lightning_gen.models.pix2pix import PATCHES, Discriminator, Generator, MemorylessNorm
 from lightning_gen.nn import DigitFeatures
@@ -253,6 +254,17 @@ def test_step_sizes_are_constant_and_then_fall() -> None:
     quiet_trainer(max_epochs=7).fit(model, loader(pairs(2)))
     expected = [1, 1, 3 / 4, 2 / 4, 1 / 4, 0, 0]
     assert rates == [pytest.approx([rate, rate]) for rate in expected]
+
+
+def test_scores_are_distances_to_the_target() -> None:
+    batches = pairs()
+    model = small(dropout=0.0)
+    (scores,) = quiet_trainer().test(model, loader(batches), verbose=False)
+    source, target = (torch.cat([batch[key] for batch in batches]) for key in ("source", "image"))
+    made = model.sample(6, {"source": source})
+    assert scores["test/l1"] == pytest.approx((made - target).abs().mean().item(), rel=1e-5)
+    assert scores["test/ms_ssim_to_target"] == pytest.approx(ms_ssim(made, target).mean().item(), rel=1e-5)
+    assert scores["test/l1"] < 1  # Pixels in [0, 1], not in [-1, 1].
 
 
 # Bad input ----------------------------------------------------------------------------------------------------------
