@@ -1,8 +1,9 @@
-"""Reading checkpoints that may come from anywhere: data only, and no class that is not ours or already imported."""
+"""Checkpoints are written whole or not at all; read, they may come from anywhere: data only, and no foreign class."""
 
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -11,11 +12,32 @@ from typing import Any, TypeVar
 
 import torch
 
-from lightning_gen._lightning import LightningDataModule
+from lightning_gen._lightning import LightningDataModule, pl
+from lightning_gen.callbacks.files import whole_file
 from lightning_gen.errors import CheckpointError, LightningGenError
 from lightning_gen.models.base import GenerativeModule
 
 T = TypeVar("T")
+
+
+class WholeCheckpoints(pl.plugins.TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it once all of it is on the disk: `Trainer(plugins=...)`.
+
+    Lightning writes to the system's folder for temporary files first. Where that is another disk, it then copies, and a
+    process killed meanwhile or a full disk leaves half a checkpoint in the place of the one before.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if "://" in str(path):  # An object store has no half files.
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        try:
+            with whole_file(Path(path)) as temporary, temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error  # A full disk does not say what for.
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

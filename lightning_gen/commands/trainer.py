@@ -18,7 +18,13 @@ import yaml
 from lightning_gen import __version__, datamodules, models
 from lightning_gen._lightning import LightningDataModule, LightningModule, Trainer, pl
 from lightning_gen.callbacks import ClosingTable, NanGuard, RandomState
-from lightning_gen.checkpoints import check_class_paths, module_config, read_checkpoint, resolve_class
+from lightning_gen.checkpoints import (
+    WholeCheckpoints,
+    check_class_paths,
+    module_config,
+    read_checkpoint,
+    resolve_class,
+)
 from lightning_gen.errors import CheckpointError, DataError, LightningGenError, TrainingError
 from lightning_gen.parser import OneLineErrors, RecipeAction
 
@@ -75,6 +81,8 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         if given["enable_checkpointing"] is False:
             self._parser(self.subcommand).callback_keys.remove("checkpoint")
         trainer = super().instantiate_trainer(**kwargs)
+        if type(trainer.strategy.checkpoint_io) is pl.plugins.TorchCheckpointIO:  # No other was asked for.
+            trainer.strategy.checkpoint_io = WholeCheckpoints()
         relaunches = isinstance(trainer.strategy.launcher, pl.strategies.launchers._SubprocessScriptLauncher)
         if relaunches and sys.argv[1:2] != [self.subcommand]:
             raise LightningGenError(
