@@ -3,6 +3,7 @@
 from lightning_gen.datamodules.base import ImageDataModule, InMemoryDataset
 from lightning_gen.datamodules.cifar10 import CIFAR10DataModule
 from lightning_gen.datamodules.cluttered_digits import ClutteredDigitsDataModule
+from lightning_gen.datamodules.digit_scenes import DigitScenesDataModule
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.edges_to_digits import EdgesToDigitsDataModule
 from lightning_gen.datamodules.fake import FakeDataModule
@@ -14,10 +15,12 @@ from lightning_gen.datamodules.paired_images import PairedImageDataModule
 from lightning_gen.datamodules.torchvision import TorchvisionDataModule
 from lightning_gen.datamodules.toronto_faces import TorontoFacesDataModule
 from lightning_gen.datamodules.vectors import VectorDataModule
+from lightning_gen.datamodules.video_folder import VideoFolderDataModule
 
 __all__ = [
     "CIFAR10DataModule",
     "ClutteredDigitsDataModule",
+    "DigitScenesDataModule",
     "DigitsDataModule",
     "EdgesToDigitsDataModule",
     "FakeDataModule",
@@ -31,4 +34,5 @@ __all__ = [
     "TorchvisionDataModule",
     "TorontoFacesDataModule",
     "VectorDataModule",
+    "VideoFolderDataModule",
 ]
