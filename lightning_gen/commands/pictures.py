@@ -28,12 +28,14 @@ class Condition:
         label: class of every image.
         caption: description of every image.
         source: path of the picture that every image is made of.
+        image: path of the picture that every video begins with.
         video: path of the animation (.gif) whose first frames every video continues.
     """
 
     label: int | None = None
     caption: str | None = None
     source: str | None = None
+    image: str | None = None
     video: str | None = None
 
     def rows(self, number: int) -> dict[str, Any] | None:
@@ -43,8 +45,9 @@ class Condition:
         label = {} if self.label is None else {"label": torch.full((number,), self.label)}
         caption = {} if self.caption is None else {"caption": [self.caption] * number}
         source = {} if self.source is None else {"source": read_source(self.source).expand(number, -1, -1, -1)}
+        image = {} if self.image is None else {"image": read_source(self.image).expand(number, -1, -1, -1)}
         video = {} if self.video is None else {"video": read_gif(self.video).expand(number, -1, -1, -1, -1)}
-        return {**label, **caption, **source, **video} or None
+        return {**label, **caption, **source, **image, **video} or None
 
 
 def read_source(path: str) -> Tensor:

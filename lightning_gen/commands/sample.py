@@ -30,7 +30,8 @@ def sample(
     """Write images or videos from a checkpoint.
 
     Where a model continues given frames of a video, these have a blue border and its own an orange one. If no video is
-    given, the test clips of the data that the checkpoint was trained on are continued, each beside what truly happened.
+    given, the test clips of the data that the checkpoint was trained on are continued, each beside what truly happened; a
+    model that makes a video of a still frame is given the first frames of these.
 
     Args:
         ckpt_path: the checkpoint; nothing else of the run is needed. Several (--ckpt_path A --ckpt_path B), as of
@@ -97,8 +98,8 @@ def draw(
 def held_out_clips(
     ckpt_path: str, root: str | None, model: GenerativeModule, number: int, condition: Condition
 ) -> dict[str, Tensor]:
-    """What a model that continues videos is given if nothing else is: the first test clips of its data."""
-    if "video" not in model.condition_keys or condition != Condition():
+    """What a model that continues videos or frames is given if nothing else is: the first test clips of its data."""
+    if model.data_key != "video" or not {"video", "image"} & set(model.condition_keys) or condition != Condition():
         return {}
     from lightning_gen.commands.data import Data
 

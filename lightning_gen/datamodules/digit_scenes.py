@@ -14,7 +14,7 @@ from lightning_gen.datamodules.base import Batch, Split
 from lightning_gen.datamodules.moving_digits import FIRST_SEED, MovingDigits, MovingDigitsDataModule
 from lightning_gen.errors import DataError
 
-KNOTS = 4
+KNOTS = 2
 """Random colours on each side of a ground, between which it is interpolated."""
 
 BRIGHTEST = 0.6

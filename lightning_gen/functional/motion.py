@@ -35,7 +35,7 @@ def moving_pixels(videos: Tensor, threshold: float = 0.1) -> Tensor:
     >>> moving_pixels(torch.tensor([0.2, 0.9, 0.2]).view(1, 1, 3, 1, 1)).flatten()
     tensor([False,  True, False])
     """
-    background = videos.median(dim=2, keepdim=True).values
+    background = videos.contiguous().median(dim=2, keepdim=True).values  # Of an expanded tensor it is wrong (2.15).
     return (videos - background).abs().amax(1, keepdim=True) > threshold
 
 
