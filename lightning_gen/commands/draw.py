@@ -69,8 +69,8 @@ def draw(
             stages = model.stages(num_samples, condition.rows(num_samples))
             canvases = torch.stack([torch.nn.functional.interpolate(stage, size=side) for stage in stages])
         elif hasattr(model, "sample_streams") and not redraw:
-            rows = held_out_clips(ckpt_path, root, model, num_samples, condition) or condition.rows(num_samples)
-            canvases = stream_canvases(*model.sample_streams(num_samples, rows))
+            given = held_out_clips(ckpt_path, root, model, num_samples, condition) or condition.rows(num_samples)
+            canvases = stream_canvases(*model.sample_streams(num_samples, given))
         elif hasattr(model, "redraw"):
             model.check_condition(condition.rows(num_samples), num_samples)
             images = held_out_images(ckpt_path, root, num_samples).to(model.device) if redraw else None

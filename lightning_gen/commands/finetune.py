@@ -24,10 +24,10 @@ def finetune(
 ) -> None:
     """Classify videos by a discriminator that goes on learning with labels (Vondrick et al. 2016, section 3.3).
 
-    Its last layer is replaced by one with an output for each class, after dropout of a half, and all layers are trained
-    on the cross-entropy of a few labelled training videos with Adam. Beside it stands the same network trained alike from
-    random weights. Both see the same videos in the same order; which ones these are, and the random weights, change from
-    seed to seed. The test videos are scored once, at the end.
+    Its last layer is replaced by one with an output for each class, after dropout of a half, and all layers are
+    trained on the cross-entropy of a few labelled training videos with Adam. Beside it stands the same network trained
+    alike from random weights. Both see the same videos in the same order; which ones these are, and the random weights,
+    change from seed to seed. The test videos are scored once, at the end.
 
     Args:
         ckpt_path: the checkpoint of a VGAN; the videos are those that it was trained on, and need labels.

@@ -30,8 +30,8 @@ def sample(
     """Write images or videos from a checkpoint.
 
     Where a model continues given frames of a video, these have a blue border and its own an orange one. If no video is
-    given, the test clips of the data that the checkpoint was trained on are continued, each beside what truly happened; a
-    model that makes a video of a still frame is given the first frames of these.
+    given, the test clips of the data that the checkpoint was trained on are continued, each beside what truly happened;
+    a model that makes a video of a still frame is given the first frames of these.
 
     Args:
         ckpt_path: the checkpoint; nothing else of the run is needed. Several (--ckpt_path A --ckpt_path B), as of

@@ -103,8 +103,8 @@ def read_stacked(path: Path, image_size: int, channels: int) -> Frames:
     with naming(path), Image.open(path) as picture:
         if picture.height % picture.width:
             raise DataError(
-                f"{path} has {picture.width} x {picture.height} pixels; expected square frames below each other, and so "
-                "a height that is a multiple of the width."
+                f"{path} has {picture.width} x {picture.height} pixels; expected square frames below each other, and "
+                "so a height that is a multiple of the width."
             )
         strip = as_8_bit(picture, "L" if channels == 1 else "RGB")
         side = strip.width
@@ -115,8 +115,8 @@ def read_stacked(path: Path, image_size: int, channels: int) -> Frames:
 def read_clips(path: Path, image_size: int, channels: int) -> list[Frames]:
     """Read an `.npz` file with all frames of several videos one after the other.
 
-    Its arrays are `frames`, uint8 `(T, H, W, 3)`, `offsets`, where each video begins and the last one ends, `names`, and
-    `fps`, frames per second.
+    Its arrays are `frames`, uint8 `(T, H, W, 3)`, `offsets`, where each video begins and the last one ends, `names`,
+    and `fps`, frames per second.
 
     Raises:
         DataError: if an array is missing or of another kind, or a video is empty; the file is named.
@@ -188,9 +188,9 @@ class VideoFolderDataModule(ImageDataModule):
     they are clips as pictures of square frames below each other (see `read_stacked`), one path below `root` in each
     line, with or without a label from 1 on behind it.
 
-    Everything is decoded once and held in memory as bytes: an hour of 25 frames a second at 64 x 64 takes 1.1 GB. A clip
-    begins every `stride` frames. Held-out clips are drawn from these, always alike, and no clip to train on shares a
-    frame with one that is held out. A batch has the clips, `video`, and their first frames, `image`.
+    Everything is decoded once and held in memory as bytes: an hour of 25 frames a second at 64 x 64 takes 1.1 GB. A
+    clip begins every `stride` frames. Held-out clips are drawn from these, always alike, and no clip to train on shares
+    a frame with one that is held out. A batch has the clips, `video`, and their first frames, `image`.
 
     Args:
         root: the file or folder.
@@ -319,10 +319,8 @@ class VideoFolderDataModule(ImageDataModule):
         )
         test = [clip for clip in test if not self._overlaps(clip, val)]
         train = [clip for clip in rest if not self._overlaps(clip, val + test)]
-        return {
-            split: Clips(videos, part, self.num_frames)
-            for split, part in zip(("train", "val", "test"), (train, val, test), strict=True)
-        }
+        parts: dict[Split, list[Clip]] = {"train": train, "val": val, "test": test}
+        return {split: Clips(videos, part, self.num_frames) for split, part in parts.items()}
 
     def _overlaps(self, clip: Clip, others: Sequence[Clip]) -> bool:
         return any(clip.video == other.video and abs(clip.start - other.start) < self.num_frames for other in others)
@@ -334,7 +332,7 @@ class VideoFolderDataModule(ImageDataModule):
         if not self.repeat_last:
             at = "" if self.frame_rate is None else f" at {self.frame_rate:g} a second"
             raise DataError(
-                f"{video.name} has {video.pixels.shape[1]} frames{at}, and num_frames is {self.num_frames}; give fewer, "
-                "or repeat_last=true, which repeats the last one."
+                f"{video.name} has {video.pixels.shape[1]} frames{at}, and num_frames is {self.num_frames}; give "
+                "fewer, or repeat_last=true, which repeats the last one."
             )
         return video._replace(pixels=torch.cat([video.pixels, video.pixels[:, -1:].expand(-1, missing, -1, -1)], 1))

@@ -5,7 +5,7 @@ Vondrick, Pirsiavash and Torralba, "Generating Videos with Scene Dynamics" (2016
 One stream of the generator makes the video f of what moves and a mask m, another one the image b of what does not:
 
     G(z) = m(z) * f(z) + (1 - m(z)) * b(z),     z ~ N(0, I)                                        (equation 3)
-    min_G max_D  E log D(x) + E log(1 - D(G(z))) + lambda |m(z)|_1                                 (equations 1, section 3)
+    min_G max_D  E log D(x) + E log(1 - D(G(z))) + lambda |m(z)|_1                                (equation 1, section 3)
 
 A discriminator of spatio-temporal convolutions judges whole clips. With `conditional` an encoding of a still frame x_0
 takes the place of the noise, and lambda |G(x_0)_1 - x_0|_1 that of the mask's penalty (section 4.4). See
@@ -79,7 +79,7 @@ class Generator(nn.Module):
         conditional: bool,
     ) -> None:
         super().__init__()
-        channels, frames, side, _ = image_shape
+        channels, frames, *_ = image_shape
         levels = num_levels(image_shape)
         widths = [base_channels * 2**level for level in reversed(range(levels))]  # 512 256 128 64
         duration = frames >> levels  # 2, and the smallest maps have 4 x 4 pixels.
@@ -156,8 +156,8 @@ def num_levels(image_shape: tuple[int, ...]) -> int:
 class VGAN(AdversarialModule):
     """Generator and discriminator of videos of 2016. The defaults are the paper's for 32 frames of 64 x 64.
 
-    Batches have the key `video`, `(N, C, T, H, W)` in [0, 1]. A conditional model is sampled under still frames, `image`
-    `(N, C, H, W)`, which become the first frames of its videos; it learns from the first frame of each training video.
+    Batches have the key `video`, `(N, C, T, H, W)` in [0, 1]. A conditional model is sampled under still frames,
+    `image` `(N, C, H, W)`, with which its videos begin; it learns from the first frame of each training video.
 
     Args:
         video_shape: `(C, T, H, W)`: square frames with a side of 8, 16, 32, ..., a number of them that can be halved as
@@ -229,8 +229,8 @@ class VGAN(AdversarialModule):
         channels, _, *sides = self.video_shape
         if condition is not None and tuple(condition["image"].shape[1:]) != (channels, *sides):
             raise ConditionError(
-                f"VGAN got still frames of {tuple(condition['image'].shape[1:])}; expected {(channels, *sides)}, as the "
-                "frames that it was trained on."
+                f"VGAN got still frames of {tuple(condition['image'].shape[1:])}; expected {(channels, *sides)}, as "
+                "the frames that it was trained on."
             )
         return condition
 

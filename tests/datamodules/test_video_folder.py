@@ -80,7 +80,7 @@ def test_a_wide_frame_is_cropped_to_its_centre(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", frames=frames, offsets=[0, 1, 4], names=["one", "two"], fps=[25.0, 30.0])
     one, two = read_clips(tmp_path / "a.npz", 8, 3)
     assert (one.pixels.shape, two.pixels.shape, two.rate) == ((3, 1, 8, 8), (3, 3, 8, 8), 30.0)
-    assert (two.pixels > 190).all()  # The bicubic filter swings over a little.
+    assert (two.pixels > 180).all()  # The bicubic filter swings a little; beyond are 40 black columns.
     assert two.name.endswith("a.npz/two")
 
 
@@ -167,7 +167,7 @@ def test_frames_of_different_sizes_are_refused(tmp_path: Path) -> None:
         pictures.append((tmp_path / f"{number}.jpg").read_bytes())
     path = tmp_path / "stream.mjpeg"
     path.write_bytes(b"".join(pictures))
-    with pytest.raises(DataError, match="frames of different sizes: 64 x 48, and 32 x 48 from frame 2 on"):
+    with pytest.raises(DataError, match=r"frames of different sizes: 64 x 48, and 32 x 48 from frame 2 on"):
         read_video(path, 16, 3)
     Image.new("RGB", (20, 50)).save(tmp_path / "strip.jpg")
     with pytest.raises(DataError, match=r"strip\.jpg has 20 x 50 pixels; .*a multiple of the width"):
@@ -175,7 +175,7 @@ def test_frames_of_different_sizes_are_refused(tmp_path: Path) -> None:
 
 
 def test_missing_folders_and_wrong_numbers_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DatasetNotFoundError, match="There is no .*nowhere"):
+    with pytest.raises(DatasetNotFoundError, match=r"There is no .*nowhere"):
         VideoFolderDataModule(str(tmp_path / "nowhere")).setup()
     with pytest.raises(DatasetNotFoundError, match="holds no videos"):
         VideoFolderDataModule(str(tmp_path)).setup()

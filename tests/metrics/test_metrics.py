@@ -386,14 +386,12 @@ def test_mmd_is_the_unbiased_one_and_knows_videos() -> None:
     metric = make("mmd2")
     assert metric.compute().item() == pytest.approx(mmd2(x, y, [median_bandwidth(y[:25], y[25:])], biased=False).item())
     assert make("mmd2_digits").compute() > 3 * abs(metric.compute()), "the features have other means"
-    videos, still = torch.rand(2, 40, 3, 4, 5, 5), torch.rand(40, 3, 1, 5, 5).expand(-1, -1, 4, -1, -1)
-    scores = []
-    for generated in (videos[0], still):
-        metric = MMD()
-        metric.update(Samples(videos[1]), role="reference")
-        metric.update(Samples(generated), role="generated")
-        scores.append(metric.compute().item())
-    assert abs(scores[0]) < 0.01 < scores[1], "frames of the same pixels, without motion"
+    videos = torch.rand(2, 20, 3, 4, 5, 5)
+    metrics = MMD(), MMD()
+    for metric, (x, y) in zip(metrics, (videos, videos.flatten(2)), strict=True):
+        metric.update(Samples(x), role="generated")
+        metric.update(Samples(y), role="reference")
+    assert metrics[0].compute() == metrics[1].compute()
 
 
 # The contract -------------------------------------------------------------------------------------------------------
