@@ -5,7 +5,7 @@ Vondrick, Pirsiavash and Torralba, "Generating Videos with Scene Dynamics" (2016
 One stream of the generator makes the video f of what moves and a mask m, another one the image b of what does not:
 
     G(z) = m(z) * f(z) + (1 - m(z)) * b(z),     z ~ N(0, I)                                        (equation 3)
-    min_G max_D  E log D(x) + E log(1 - D(G(z))) + lambda |m(z)|_1                                (equation 1, section 3)
+    min_G max_D  E log D(x) + E log(1 - D(G(z))) + lambda |m(z)|_1                               (equation 1, section 3)
 
 A discriminator of spatio-temporal convolutions judges whole clips. With `conditional` an encoding of a still frame x_0
 takes the place of the noise, and lambda |G(x_0)_1 - x_0|_1 that of the mask's penalty (section 4.4). See
@@ -29,7 +29,6 @@ from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Condition
 from lightning_gen.nn.initialization import initialize_normal
 
-INIT_STD = 0.01  # Of the authors' code; DCGAN has 0.02.
 HALVE: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}
 """Convolutions halve every side, transposed ones double it."""
 
@@ -77,6 +76,7 @@ class Generator(nn.Module):
         base_channels: int,
         two_stream: bool,
         conditional: bool,
+        init_std: float,
     ) -> None:
         super().__init__()
         channels, frames, *_ = image_shape
@@ -96,7 +96,7 @@ class Generator(nn.Module):
             first = [] if conditional else [nn.ConvTranspose2d(code, widths[0], size), normalise(2, widths[0])]
             last = nn.ConvTranspose2d(base_channels, channels, **HALVE)
             self.background = nn.Sequential(*first, *doubling(2, widths), last, nn.Tanh())
-        initialize_normal(self, INIT_STD)
+        initialize_normal(self, init_std)
 
     @staticmethod
     def encode(channels: int, widths: Sequence[int]) -> nn.Sequential:
@@ -121,8 +121,9 @@ class Discriminator(nn.Module):
         `(N, C, T, H, W)` in [-1, 1] -> `(N, 2)`.
     """
 
-    def __init__(self, image_shape: tuple[int, ...], base_channels: int) -> None:
+    def __init__(self, image_shape: tuple[int, ...], base_channels: int, init_std: float) -> None:
         super().__init__()
+        self.init_std = init_std
         levels = num_levels(image_shape)
         widths = [base_channels * 2**level for level in range(levels)]  # 64 128 256 512
         layers: list[nn.Module] = [nn.Conv3d(image_shape[0], widths[0], **HALVE), nn.LeakyReLU(0.2)]
@@ -130,7 +131,7 @@ class Discriminator(nn.Module):
             layers += [nn.Conv3d(before, after, **HALVE), nn.BatchNorm3d(after, eps=1e-3), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)  # -> (N, 512, 2, 4, 4)
         self.output = nn.Conv3d(widths[-1], 2, (image_shape[1] >> levels, 4, 4))
-        initialize_normal(self, INIT_STD)
+        initialize_normal(self, init_std)
 
     def forward(self, videos: Tensor) -> Tensor:
         return self.output(self.layers(videos)).flatten(1)
@@ -144,7 +145,7 @@ class Discriminator(nn.Module):
             A network `(N, C, T, H, W)` in [-1, 1] -> logits `(N, num_classes)`.
         """
         output = nn.Conv3d(self.output.in_channels, num_classes, self.output.kernel_size)  # type: ignore[arg-type]
-        initialize_normal(output, INIT_STD)
+        initialize_normal(output, self.init_std)
         return nn.Sequential(self.layers, nn.Dropout(dropout), output, nn.Flatten())
 
 
@@ -171,6 +172,7 @@ class VGAN(AdversarialModule):
         mask_weight: lambda of the penalty, 0.1 times the mean of the mask; without use in the conditional network.
         frame_weight: lambda of the mean difference between the still frame and the video's first one, pixels in
             [-1, 1]; of the conditional network alone.
+        init_std: standard deviation of the first weights; 0.01 in the authors' code, while DCGAN has 0.02.
         lr: Adam's step size.
         betas: Adam's decay rates.
         gradient_clip_val: see `AdversarialModule`.
@@ -192,6 +194,7 @@ class VGAN(AdversarialModule):
         discriminator_channels: int | None = None,
         mask_weight: float = 0.1,
         frame_weight: float = 10.0,
+        init_std: float = 0.01,
         lr: float = 2e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         gradient_clip_val: float | None = None,
@@ -208,8 +211,8 @@ class VGAN(AdversarialModule):
         self.mask_weight = mask_weight
         self.frame_weight = frame_weight
         width = base_channels or (128 if conditional else 64)
-        self.generator = Generator(self.video_shape, latent_dim, width, self.two_stream, conditional)
-        self.discriminator = Discriminator(self.video_shape, discriminator_channels or width)
+        self.generator = Generator(self.video_shape, latent_dim, width, self.two_stream, conditional, init_std)
+        self.discriminator = Discriminator(self.video_shape, discriminator_channels or width, init_std)
 
     # Sampling ---------------------------------------------------------------------------------------------------
 
