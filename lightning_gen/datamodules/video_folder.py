@@ -189,8 +189,8 @@ class VideoFolderDataModule(ImageDataModule):
     line, with or without a label from 1 on behind it.
 
     Everything is decoded once and held in memory as bytes: an hour of 25 frames a second at 64 x 64 takes 1.1 GB. A
-    clip begins every `stride` frames. Held-out clips are drawn from these, always alike, and no clip to train on shares
-    a frame with one that is held out. A batch has the clips, `video`, and their first frames, `image`.
+    clip begins every `stride` frames. Videos are held out whole as far as that goes, drawn always alike, and no clip to
+    train on shares a frame with one that is held out. A batch has the clips, `video`, and their first frames, `image`.
 
     Args:
         root: the file or folder.
@@ -306,17 +306,15 @@ class VideoFolderDataModule(ImageDataModule):
             videos = [video for video in videos if video.label in self.classes]
         if not videos:
             raise DatasetNotFoundError(f"{self.root.absolute()} holds no videos (.npz {' '.join(SUFFIXES)}).")
+        order = torch.randperm(len(videos), generator=torch.Generator().manual_seed(HELD_OUT_SEED)).tolist()
         clips = [
             Clip(row, start)
-            for row, video in enumerate(videos)
-            for start in range(0, video.pixels.shape[1] - self.num_frames + 1, self.stride)
+            for row in order
+            for start in range(0, videos[row].pixels.shape[1] - self.num_frames + 1, self.stride)
         ]
-        order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(HELD_OUT_SEED)).tolist()
+        # From both ends, so that few videos are in two splits, and few clips are lost as they overlap.
         num_val, num_test = (round(share * len(clips)) for share in (self.val_fraction, self.test_fraction))
-        val, test, rest = (
-            [clips[index] for index in sorted(part)]
-            for part in (order[:num_val], order[num_val : num_val + num_test], order[num_val + num_test :])
-        )
+        val, rest, test = clips[:num_val], clips[num_val : len(clips) - num_test], clips[len(clips) - num_test :]
         test = [clip for clip in test if not self._overlaps(clip, val)]
         train = [clip for clip in rest if not self._overlaps(clip, val + test)]
         parts: dict[Split, list[Clip]] = {"train": train, "val": val, "test": test}
