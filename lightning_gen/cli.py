@@ -29,9 +29,10 @@ FUNCTIONS = {  # name: where its function is, and what it does
     "arithmetic": ("arithmetic:arithmetic", "draw sums and differences of samples: a - b + c"),
     "draw": (
         "draw:draw",
-        "show how a DRAW or a LAPGAN draws: lightning-gen draw --ckpt_path last.ckpt --output a.gif",
+        "show how a DRAW, a LAPGAN or a VGAN draws: lightning-gen draw --ckpt_path last.ckpt --output a.gif",
     ),
     "probe": ("probe:probe", "classify images by what a checkpoint's discriminator sees in them"),
+    "finetune": ("finetune:finetune", "classify videos by a VGAN's discriminator and a few labels"),
     "evaluate": (
         "evaluate:evaluate",
         "judge a folder of images as a model: lightning-gen evaluate --samples DIR --data DigitsDataModule",

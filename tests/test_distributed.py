@@ -19,6 +19,7 @@ from lightning_gen.models import (
     LAPGAN,
     NADE,
     VAE,
+    VGAN,
     BernoulliMixture,
     ConvolutionalCGAN,
     EoNADE,
@@ -181,6 +182,21 @@ class RowsPix2Pix(Rows, Pix2Pix):
                 module.eval()
 
 
+class RowsVGAN(Rows, VGAN):
+    """From videos that the image becomes by moving; normalised by fixed statistics, with weights that move."""
+
+    sample_latent = RowsDCGAN.sample_latent
+
+    def as_batch(self, batch: Tensor) -> dict[str, Tensor]:
+        images = batch[:, :, 6:22, 6:22]
+        return {"video": torch.stack([images.roll(step, -1) for step in range(4)], 2)}
+
+    def on_train_epoch_start(self) -> None:
+        for module in self.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
 class StillGAN(GAN):
     """Checks that both ranks hold the same parameters, and does not move them."""
 
@@ -245,6 +261,8 @@ MODELS = {
     "pix2pix": lambda: RowsPix2Pix(
         (1, 32, 32), num_levels=3, base_channels=2, patch_size=16, dropout=0.0, lr=0.01, constant_epochs=1
     ),
+    "vgan": lambda: RowsVGAN((1, 4, 16, 16), latent_dim=3, base_channels=2, lr=0.01),
+    "vgan_conditional": lambda: RowsVGAN((1, 4, 16, 16), conditional=True, base_channels=2, lr=0.01),
     "gmmn": lambda: RowsGMMN(hidden_sizes=(16,), bandwidths=None),
     "gmmn_autoencoder": lambda: RowsGMMN(
         hidden_sizes=(16,),

@@ -1,8 +1,7 @@
-"""`lightning-gen draw`: how images come to be, a DRAW's glimpse by glimpse or a LAPGAN's level by level."""
+"""`lightning-gen draw`: how images come to be: by glimpses of a DRAW, levels of a LAPGAN, streams of a VGAN."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_gen.commands.pictures import Condition, Device, load, new_output
@@ -33,10 +32,11 @@ def draw(
 
     A .gif shows all samples at once, one frame for each glimpse or level; a .png has a row for each sample, with
     canvases evenly spaced in time, the last one among them. Red boxes are where the model writes, blue ones where it
-    reads; the border is as wide as the filters (within 1 to 4 `scale` pixels).
+    reads; the border is as wide as the filters (within 1 to 4 `scale` pixels). Of a VGAN's videos every frame has its
+    foreground, mask and background on the left.
 
     Args:
-        ckpt_path: the checkpoint of a DRAW or a LAPGAN.
+        ckpt_path: the checkpoint of a DRAW, a LAPGAN or a VGAN.
         output: a .gif or a .png.
         num_samples: how many images.
         condition: what they are conditioned on; a class-conditional model draws labels if none is given.
@@ -58,6 +58,8 @@ def draw(
         import torch
 
         from lightning_gen.callbacks.files import image_grid, write_png
+        from lightning_gen.callbacks.videos import write_gif
+        from lightning_gen.commands.sample import held_out_clips
 
         model: Any = load(ckpt_path, device, seed)
         images = None
@@ -66,6 +68,9 @@ def draw(
             side = model.image_shape[-1]  # The smaller images in squares, as large as the last one.
             stages = model.stages(num_samples, condition.rows(num_samples))
             canvases = torch.stack([torch.nn.functional.interpolate(stage, size=side) for stage in stages])
+        elif hasattr(model, "sample_streams") and not redraw:
+            given = held_out_clips(ckpt_path, root, model, num_samples, condition) or condition.rows(num_samples)
+            canvases = stream_canvases(*model.sample_streams(num_samples, given))
         elif hasattr(model, "redraw"):
             model.check_condition(condition.rows(num_samples), num_samples)
             images = held_out_images(ckpt_path, root, num_samples).to(model.device) if redraw else None
@@ -73,11 +78,11 @@ def draw(
             canvases = drawing.canvases
             windows = ((drawing.write_boxes, WRITTEN), (drawing.read_boxes, READ)) if boxes else ()
         else:
-            what = "draws no image again" if redraw else "does not draw step by step; a DRAW or a LAPGAN does"
+            what = "draws no image again" if redraw else "does not draw step by step; a DRAW, a LAPGAN or a VGAN does"
             raise LightningGenError(f"{type(model).__name__} {what}.")
         frames = outlined(canvases, windows, scale)  # (T, N, 3, H, W)
         if draft.suffix == ".gif":
-            write_gif([image_grid(frame, num_columns) for frame in frames], draft, milliseconds)
+            write_gif([image_grid(frame, num_columns) for frame in frames], draft, milliseconds, PAUSE)
         else:
             steps = torch.linspace(0, len(frames) - 1, min(num_columns, len(frames))).round().long()
             rows = frames[steps]
@@ -85,6 +90,17 @@ def draw(
                 rows = torch.cat([outlined(images[None], (), scale), rows])
             write_png(image_grid(rows.transpose(0, 1).flatten(0, 1), len(rows)), draft)
     print(f"{num_samples} drawings of {len(frames)} steps in {output}")
+
+
+def stream_canvases(foreground: Tensor, mask: Tensor | None, background: Tensor | None) -> Tensor:
+    """The streams of videos beside what they make, `(T, N, 3, H, 4 W)`; one stream is the video itself."""
+    from lightning_gen.callbacks.files import side_by_side
+
+    if mask is None or background is None:
+        return foreground.movedim(2, 0)
+    still = background[:, :, None].expand_as(foreground)
+    video = mask * foreground + (1 - mask) * still
+    return side_by_side(*(stream.movedim(2, 0) for stream in (foreground, mask, still, video)))
 
 
 def held_out_images(ckpt_path: str, root: str | None, number: int) -> Tensor:
@@ -117,12 +133,3 @@ def outlined(canvases: Tensor, windows: tuple[tuple[Tensor | None, tuple[float, 
         border = distance.abs() <= sigma.clamp(1, 4 * scale)[..., None, None] / 2
         pictures = torch.where(border[:, :, None], torch.tensor(colour)[:, None, None], pictures)
     return pictures
-
-
-def write_gif(frames: list[Tensor], path: Path, milliseconds: int) -> None:
-    """Write colour images `(3, H, W)` in [0, 1] as an animation that repeats."""
-    from torchvision.transforms.functional import to_pil_image
-
-    first, *others = (to_pil_image(frame.mul(255).round().byte()) for frame in frames)
-    durations = [milliseconds] * len(others) + [PAUSE]
-    first.save(path, save_all=True, append_images=others, duration=durations, loop=0)

@@ -16,6 +16,7 @@ from lightning_gen.functional.distances import frechet_distance, inception_score
 from lightning_gen.functional.filterbank import filterbank, read_patch, write_patch
 from lightning_gen.functional.latent import drop, interpolate, to_sphere, uniform_from_normal
 from lightning_gen.functional.mmd import median_bandwidth, mmd2, mmd_ratio, sqrt_mmd2, two_sample_test
+from lightning_gen.functional.motion import mask_iou, mean_frame_difference, moving_pixels
 from lightning_gen.functional.ms_ssim import ms_ssim
 from lightning_gen.functional.neighbors import (
     closest_pairs,
@@ -61,9 +62,12 @@ __all__ = [
     "manifold_coverage",
     "manifold_density",
     "manifold_precision",
+    "mask_iou",
+    "mean_frame_difference",
     "median_bandwidth",
     "mmd2",
     "mmd_ratio",
+    "moving_pixels",
     "ms_ssim",
     "nearest_neighbors",
     "non_saturating_loss",

@@ -10,12 +10,14 @@ from lightning_gen.metrics.kernel_distance import KernelDistance
 from lightning_gen.metrics.label_score import LabelScore
 from lightning_gen.metrics.manifold import Coverage, Density, Precision, Recall
 from lightning_gen.metrics.memorization import Memorization
+from lightning_gen.metrics.mmd import MMD
 from lightning_gen.metrics.ms_ssim import MSSSIM
 from lightning_gen.metrics.parzen import ParzenLogLikelihood
 from lightning_gen.metrics.support_size import SupportSize
 from lightning_gen.metrics.two_sample_test import TwoSamplePValue
 
 __all__ = [
+    "MMD",
     "MSSSIM",
     "Agreement",
     "ClassEntropy",

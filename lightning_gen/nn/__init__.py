@@ -1,7 +1,14 @@
 """Networks and layers that two or more papers or judges share."""
 
 from lightning_gen.nn.digits import DigitNetwork
-from lightning_gen.nn.features import DigitFeatures, EfficientNetLite0, FeatureExtractor, Features, InceptionV3
+from lightning_gen.nn.features import (
+    DigitFeatures,
+    EfficientNetLite0,
+    FeatureExtractor,
+    Features,
+    FrameAverage,
+    InceptionV3,
+)
 from lightning_gen.nn.initialization import initialize_normal
 from lightning_gen.nn.label_reader import LabelFeatures, LabelNetwork
 from lightning_gen.nn.masked import MaskedConv2d
@@ -16,6 +23,7 @@ __all__ = [
     "EfficientNetLite0",
     "FeatureExtractor",
     "Features",
+    "FrameAverage",
     "InceptionV3",
     "LabelFeatures",
     "LabelNetwork",

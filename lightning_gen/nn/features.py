@@ -145,6 +145,38 @@ class EfficientNetLite0(FeatureExtractor):
         return self.network.extract_features(scaled.contiguous(memory_format=torch.channels_last)).mean((2, 3))
 
 
+class FrameAverage(FeatureExtractor):
+    """Another extractor's features of each frame of a video, averaged in time.
+
+    Scores on them carry the name `..._frame_average`: they tell how frames look, and nothing of their order.
+
+    Args:
+        extractor: of the frames.
+    """
+
+    def __init__(self, extractor: FeatureExtractor) -> None:
+        super().__init__(extractor)
+        self.name = f"{extractor.name}_frame_average"
+        self.num_features, self.num_classes = extractor.num_features, extractor.num_classes
+
+    def forward(self, images: Tensor) -> Features:
+        """Features and logits of videos.
+
+        Args:
+            images: floats in [0, 1], `(N, C, T, H, W)`, grey or in colour.
+
+        Raises:
+            DataError: if they are no videos.
+        """
+        if images.ndim != 5:
+            raise DataError(f"{self.name!r} got the shape {tuple(images.shape)}; expected videos (N, C, T, H, W).")
+        return self._extract(images)
+
+    def _extract(self, images: Tensor) -> Features:
+        frames = self.network(images.transpose(1, 2).flatten(0, 1))
+        return Features(*(values.unflatten(0, (len(images), -1)).mean(1) for values in frames))
+
+
 class InceptionV3(FeatureExtractor):
     """The Inception network that FID, KID and the Inception score are defined on, as torch-fidelity ports it.
 

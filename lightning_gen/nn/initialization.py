@@ -5,18 +5,19 @@ from __future__ import annotations
 from torch import nn
 
 
-def initialize_normal(network: nn.Module) -> None:
-    """Weights from N(0, 0.02^2), biases of 0; gains of the normalisation from N(1, 0.02^2), shifts of 0.
+def initialize_normal(network: nn.Module, std: float = 0.02) -> None:
+    """Weights from N(0, std^2), biases of 0; gains of the normalisation from N(1, 0.02^2), shifts of 0.
 
     Radford et al. 2016, section 4, whose code is the source for the gains; Odena et al. 2017, appendix.
 
     Args:
         network: its linear, convolutional and normalising layers are set, in place.
+        std: standard deviation of the weights.
     """
     for module in network.modules():
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
             nn.init.normal_(module.weight, 1.0, 0.02)
-        elif isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            nn.init.normal_(module.weight, 0.0, std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

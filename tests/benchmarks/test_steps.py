@@ -19,6 +19,7 @@ from lightning_gen.models import (
     GAN,
     LAPGAN,
     VAE,
+    VGAN,
     GenerativeModule,
     ImprovedGAN,
     Pix2Pix,
@@ -180,6 +181,26 @@ def lapgan_by_hand(model: LAPGAN, loader: Any) -> float:
     return time.perf_counter() - start
 
 
+def vgan_by_hand(model: VGAN, loader: Any) -> float:
+    optimizer_d, optimizer_g = model.configure_optimizers()
+    generator, discriminator, g_parameters = model.generator, model.discriminator, list(model.generator.parameters())
+    real, generated = torch.zeros(8, dtype=torch.int64), torch.ones(8, dtype=torch.int64)
+    start = time.perf_counter()
+    for batch in loader:
+        foreground, mask, background = generator(torch.randn(8, 100))
+        fake = mask * foreground + (1 - mask) * background[:, :, None]
+        loss_d = F.cross_entropy(discriminator(2 * batch["video"] - 1), real)
+        loss_d = loss_d + F.cross_entropy(discriminator(fake.detach()), generated)
+        optimizer_d.zero_grad()
+        loss_d.backward()
+        optimizer_d.step()
+        loss_g = F.cross_entropy(discriminator(fake), real) + 0.1 * mask.mean()
+        for parameter, gradient in zip(g_parameters, torch.autograd.grad(loss_g, g_parameters), strict=True):
+            parameter.grad = gradient
+        optimizer_g.step()
+    return time.perf_counter() - start
+
+
 @pytest.mark.benchmark(group="step over the bare loop")
 @pytest.mark.parametrize("logs", [False, True], ids=["silent", "logs"])
 @pytest.mark.parametrize(
@@ -194,8 +215,9 @@ def lapgan_by_hand(model: LAPGAN, loader: Any) -> float:
         (ImprovedGAN, improved_gan_by_hand),
         (lambda: Pix2Pix((1, 32, 32), num_levels=5, base_channels=16, patch_size=16), pix2pix_by_hand),
         (lambda: LAPGAN((1, 28, 28), hidden_sizes=(400, 400), channels=(8, 4)), lapgan_by_hand),
+        (lambda: VGAN((3, 8, 16, 16), base_channels=8), vgan_by_hand),
     ],
-    ids=["vae", "draw", "pixel_rnn", "gan", "cgan", "acgan", "improved_gan", "pix2pix", "lapgan"],
+    ids=["vae", "draw", "pixel_rnn", "gan", "cgan", "acgan", "improved_gan", "pix2pix", "lapgan", "vgan"],
 )
 def test_step_over_the_bare_loop(
     make: Callable[[], GenerativeModule], by_hand: Callable[..., float], logs: bool, benchmark: Any
@@ -205,6 +227,8 @@ def test_step_over_the_bare_loop(
     batch: Any = (images, torch.arange(100) % 10) if model.condition_keys else images
     if isinstance(model, Pix2Pix):  # Batches of four, as in its recipe.
         batch = {"image": torch.rand(4, 1, 32, 32), "source": torch.rand(4, 1, 32, 32)}
+    if isinstance(model, VGAN):
+        batch = {"video": torch.rand(8, 3, 8, 16, 16)}
     loader = DataLoader([batch] * (STEPS if benchmark.enabled else 2), batch_size=None)
     if not logs:
         model.log = model.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]

@@ -19,11 +19,13 @@ from lightning_gen.functional import (
     manifold_coverage,
     manifold_density,
     median_bandwidth,
+    mmd2,
     ms_ssim,
     parzen_log_likelihood,
     two_sample_test,
 )
 from lightning_gen.metrics import (
+    MMD,
     MSSSIM,
     Agreement,
     ClassEntropy,
@@ -55,6 +57,8 @@ METRICS = {
     "kid_digits": lambda: KernelDistance(num_subsets=10, subset_size=20),
     "memorized": lambda: Memorization(quantile=0.4),
     "memorized_digits": lambda: Memorization("features", quantile=0.4),
+    "mmd2": MMD,
+    "mmd2_digits": lambda: MMD("features"),
     "mmd_p_value": lambda: TwoSamplePValue(num_permutations=100),
     "mmd_p_value_digits": lambda: TwoSamplePValue("features", num_permutations=100),
     "ms_ssim": lambda: MSSSIM(num_pairs=10),
@@ -375,6 +379,19 @@ def test_p_value_is_of_the_two_sample_test() -> None:
     feed(limited, "reference")
     limited.compute()
     assert limited.protocol.startswith("20 and 20 images, Gaussian kernel of the median distance, 1000 permutations")
+
+
+def test_mmd_is_the_unbiased_one_and_knows_videos() -> None:
+    x, y = (DATA[role].images for role in ("generated", "reference"))
+    metric = make("mmd2")
+    assert metric.compute().item() == pytest.approx(mmd2(x, y, [median_bandwidth(y[:25], y[25:])], biased=False).item())
+    assert make("mmd2_digits").compute() > 3 * abs(metric.compute()), "the features have other means"
+    videos = torch.rand(2, 20, 3, 4, 5, 5)
+    metrics = MMD(), MMD()
+    for metric, (x, y) in zip(metrics, (videos, videos.flatten(2)), strict=True):
+        metric.update(Samples(x), role="generated")
+        metric.update(Samples(y), role="reference")
+    assert metrics[0].compute() == metrics[1].compute()
 
 
 # The contract -------------------------------------------------------------------------------------------------------

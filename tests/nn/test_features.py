@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from lightning_gen.datamodules import CIFAR10DataModule
 from lightning_gen.errors import CheckpointError, DataError, DatasetNotFoundError, WeightsNotFoundError
 from lightning_gen.functional import inception_score
-from lightning_gen.nn import DigitFeatures, EfficientNetLite0, FeatureExtractor, Features, InceptionV3, features
+from lightning_gen.nn import (
+    DigitFeatures,
+    EfficientNetLite0,
+    FeatureExtractor,
+    Features,
+    FrameAverage,
+    InceptionV3,
+    features,
+)
 from lightning_gen.nn.digits import DigitNetwork
 from tests.datamodules.test_cifar10 import DATA, needs_packed
 
@@ -53,6 +61,19 @@ def test_an_extractor_is_frozen_and_stays_in_eval_mode() -> None:
     assert not any(parameter.requires_grad for parameter in extractor.parameters())
     nn.Sequential(extractor).train()
     assert not any(module.training for module in extractor.modules())
+
+
+def test_frames_are_averaged_in_time() -> None:
+    digits = DigitFeatures()
+    extractor = FrameAverage(digits)
+    assert (extractor.name, extractor.num_features, extractor.num_classes) == ("digits_frame_average", 96, 10)
+    videos = torch.rand(2, 3, 4, 32, 32)
+    found = extractor(videos)
+    for values, of_frames in zip(found, zip(*(digits(frame) for frame in videos.unbind(2)), strict=True), strict=True):
+        torch.testing.assert_close(values, torch.stack(of_frames).mean(0))
+    torch.testing.assert_close(extractor(videos.flip(2)).features, found.features)
+    with pytest.raises(DataError, match=r"'digits_frame_average' got the shape \(2, 3, 32, 32\); expected videos"):
+        extractor(videos[:, :, 0])
 
 
 # Digits -----------------------------------------------------------------------------------------------------------
