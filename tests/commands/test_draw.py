@@ -92,7 +92,7 @@ def test_bad_options(options: list[str], message: str, drawer: Path, tmp_path: P
 
 def test_models_that_do_not_draw_are_named(checkpoint: Path, tmp_path: Path, capsys) -> None:
     error = one_line_error(capsys, *command(checkpoint, tmp_path / "a.gif"))
-    assert "VAE does not draw step by step; a DRAW or a LAPGAN does" in error
+    assert "VAE does not draw step by step; a DRAW, a LAPGAN or a VGAN does" in error
 
 
 def test_rows_of_a_pyramid_show_every_level(tmp_path: Path, capsys) -> None:
