@@ -82,6 +82,8 @@ class ClosingTable(Callback):
         if histories:
             self._write(stage, histories, pictures, checkpoint, trainer, pl_module)
         example = "--num_samples 64 --output grid.png" if isinstance(pl_module, GenerativeModule) else None
+        if getattr(pl_module, "data_key", "image") == "video":
+            example = "--num_samples 8 --output samples.gif"
         if "source" in getattr(pl_module, "condition_keys", ()):  # Nothing can be drawn for it.
             example = f"--condition.source picture.png {example}"
         self._print(histories, pictures, checkpoint, example)

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_gen._lightning import LightningModule, Trainer
 from lightning_gen.callbacks.base import EvaluationCallback, Stage
 from lightning_gen.callbacks.files import image_grid, write_png
+from lightning_gen.callbacks.videos import film_frames, film_strips, write_gif
 from lightning_gen.errors import LightningGenError
 from lightning_gen.models.base import GenerativeModule
 
@@ -18,6 +19,7 @@ class PictureCallback(EvaluationCallback):
     """Base of callbacks that draw a picture, on rank zero.
 
     It is written to `<log folder>/<kind>/epoch=0004.png` (in a test `test.png`), and given to loggers that take images.
+    An animation becomes a `.gif` beside it, which is given to loggers that take videos.
     """
 
     kind: str
@@ -25,29 +27,39 @@ class PictureCallback(EvaluationCallback):
     def evaluate(self, trainer: Trainer, pl_module: GenerativeModule, stage: Stage) -> None:
         if not trainer.is_global_zero:
             return
-        picture = self.draw(trainer, pl_module)
+        drawn = self.draw(trainer, pl_module)
+        picture, frames = drawn if isinstance(drawn, tuple) else (drawn, None)
         epoch = trainer.current_epoch
         path = self.folder / self.kind / (f"epoch={epoch:04d}.png" if stage == "val" else "test.png")
         write_png(picture, path)
         self.pictures.append(path)
+        if frames is not None:
+            path = path.with_suffix(".gif")
+            write_gif(frames, path)
+            self.pictures.append(path)
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image(key=f"{stage}/{self.kind}", images=[picture], caption=[f"epoch {epoch}"])
             elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):
                 add_image(f"{stage}/{self.kind}", picture, epoch)
+            if frames is not None and hasattr(logger, "log_video"):
+                logger.log_video(key=f"{stage}/{self.kind}_video", videos=[str(path)], caption=[f"epoch {epoch}"])
 
-    def draw(self, trainer: Trainer, pl_module: GenerativeModule) -> Tensor:
-        """The picture, `(3, H, W)` in [0, 1]."""
+    def draw(self, trainer: Trainer, pl_module: GenerativeModule) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """The picture, `(3, H, W)` in [0, 1], and of videos also the frames of an animation, each `(3, H, W)`."""
         raise NotImplementedError
 
 
 class SampleGrid(PictureCallback):
     """Draw samples from the same noise, under the conditions of the first held-out images, as training goes on.
 
+    A video is a row of its frames, and moves in the animation. Where a model continues given frames, these have a blue
+    border and its own an orange one; what truly happened stands above, and on the left in the animation.
+
     Args:
         num_samples: samples in the picture.
         every_n_epochs: epochs from one picture to the next; the first and the last are always drawn.
-        num_columns: samples in a row.
+        num_columns: samples in a row; videos in a row of the animation.
         seed: of the noise.
         labels: one for each row, from the top; the conditions of the held-out images if None.
     """
@@ -66,10 +78,14 @@ class SampleGrid(PictureCallback):
         super().__init__(every_n_epochs, num_samples, seed, row_by_row)
         self.num_columns = num_columns
 
-    def draw(self, trainer: Trainer, pl_module: GenerativeModule) -> Tensor:
+    def draw(self, trainer: Trainer, pl_module: GenerativeModule) -> Tensor | tuple[Tensor, list[Tensor]]:
         generator = torch.Generator(pl_module.device).manual_seed(self.seed)
-        images, _ = self.sample(trainer, pl_module, self.num_samples, 0, generator)
-        return image_grid(images, self.num_columns)
+        images, kept = self.sample(trainer, pl_module, self.num_samples, 0, generator)
+        if pl_module.data_key == "image":
+            return image_grid(images, self.num_columns)
+        given = pl_module.context_frames
+        real = kept["video"] if given and kept is not None else None
+        return film_strips(images, given, real), film_frames(images, self.num_columns, given, real)
 
 
 class LatentManifold(PictureCallback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_gen.commands.pictures import Condition, Device, load, new_output
@@ -58,6 +57,7 @@ def draw(
         import torch
 
         from lightning_gen.callbacks.files import image_grid, write_png
+        from lightning_gen.callbacks.videos import write_gif
 
         model: Any = load(ckpt_path, device, seed)
         images = None
@@ -77,7 +77,7 @@ def draw(
             raise LightningGenError(f"{type(model).__name__} {what}.")
         frames = outlined(canvases, windows, scale)  # (T, N, 3, H, W)
         if draft.suffix == ".gif":
-            write_gif([image_grid(frame, num_columns) for frame in frames], draft, milliseconds)
+            write_gif([image_grid(frame, num_columns) for frame in frames], draft, milliseconds, PAUSE)
         else:
             steps = torch.linspace(0, len(frames) - 1, min(num_columns, len(frames))).round().long()
             rows = frames[steps]
@@ -117,12 +117,3 @@ def outlined(canvases: Tensor, windows: tuple[tuple[Tensor | None, tuple[float, 
         border = distance.abs() <= sigma.clamp(1, 4 * scale)[..., None, None] / 2
         pictures = torch.where(border[:, :, None], torch.tensor(colour)[:, None, None], pictures)
     return pictures
-
-
-def write_gif(frames: list[Tensor], path: Path, milliseconds: int) -> None:
-    """Write colour images `(3, H, W)` in [0, 1] as an animation that repeats."""
-    from torchvision.transforms.functional import to_pil_image
-
-    first, *others = (to_pil_image(frame.mul(255).round().byte()) for frame in frames)
-    durations = [milliseconds] * len(others) + [PAUSE]
-    first.save(path, save_all=True, append_images=others, duration=durations, loop=0)

@@ -28,11 +28,13 @@ class Condition:
         label: class of every image.
         caption: description of every image.
         source: path of the picture that every image is made of.
+        video: path of the animation (.gif) whose first frames every video continues.
     """
 
     label: int | None = None
     caption: str | None = None
     source: str | None = None
+    video: str | None = None
 
     def rows(self, number: int) -> dict[str, Any] | None:
         """The same condition for each of a number of images."""
@@ -41,7 +43,8 @@ class Condition:
         label = {} if self.label is None else {"label": torch.full((number,), self.label)}
         caption = {} if self.caption is None else {"caption": [self.caption] * number}
         source = {} if self.source is None else {"source": read_source(self.source).expand(number, -1, -1, -1)}
-        return {**label, **caption, **source} or None
+        video = {} if self.video is None else {"video": read_gif(self.video).expand(number, -1, -1, -1, -1)}
+        return {**label, **caption, **source, **video} or None
 
 
 def read_source(path: str) -> Tensor:
@@ -53,6 +56,20 @@ def read_source(path: str) -> Tensor:
 
     with naming(Path(path)), Image.open(path) as picture:
         return pixels(picture, channels_of(picture)).float().div_(255)
+
+
+def read_gif(path: str) -> Tensor:
+    """The frames of an animation, in colour if any of them is: `(C, T, H, W)` in [0, 1]."""
+    import torch
+    from PIL import Image, ImageSequence
+    from torchvision.transforms.functional import pil_to_tensor
+
+    from lightning_gen.datamodules.image_folder import naming
+
+    with naming(Path(path)), Image.open(path) as animation:
+        frames = [pil_to_tensor(frame.convert("RGB")) for frame in ImageSequence.Iterator(animation)]
+    video = torch.stack(frames, 1).float().div_(255)
+    return video[:1] if (video == video[:1]).all() else video
 
 
 @contextmanager

@@ -1,9 +1,9 @@
-"""`lightning-gen sample`: images from a checkpoint alone, or from several."""
+"""`lightning-gen sample`: images or videos from a checkpoint alone, or from several."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_gen.commands.pictures import Condition, Device, load, new_output
 from lightning_gen.errors import ConditionError, LightningGenError
@@ -23,41 +23,87 @@ def sample(
     condition: Condition = Condition(),  # noqa: B008
     seed: int = 0,
     num_columns: int = 8,
+    milliseconds: int = 100,
+    root: str | None = None,
     device: Device = "auto",
 ) -> None:
-    """Write images from a checkpoint.
+    """Write images or videos from a checkpoint.
+
+    Where a model continues given frames of a video, these have a blue border and its own an orange one. If no video is
+    given, the test clips of the data that the checkpoint was trained on are continued, each beside what truly happened.
 
     Args:
         ckpt_path: the checkpoint; nothing else of the run is needed. Several (--ckpt_path A --ckpt_path B), as of
             models that draw a few classes each, are sampled in turn, under a label by those that know it.
-        output: a .png for one grid, or a new folder for one PNG of each image.
+        output: a .png for one grid, or a new folder for one PNG of each image; of videos a .gif or an .mp4, a .png with
+            a row of frames for each, or a new folder for one GIF of each.
         num_samples: how many images.
         condition: what they are conditioned on; a class-conditional model draws labels if none is given.
         seed: of the random numbers.
         num_columns: of the grid.
+        milliseconds: between two frames of a video.
+        root: folder of the test clips, if it is no longer where it was.
         device: where to sample; auto takes the GPU if there is one.
     """
     if num_samples < 1:
         raise LightningGenError(f"num_samples is {num_samples}; expected at least 1.")
-    with new_output(output, folders=True) as draft:
+    if milliseconds < 1:
+        raise LightningGenError(f"milliseconds is {milliseconds}; expected at least 1.")
+    with new_output(output, (".png", ".gif", ".mp4"), folders=True) as draft:
         import torch
 
         models = that_fit(condition, of_one_kind({path: load(path, device, seed) for path in ckpt_path}))[:num_samples]
-        shares = [len(range(turn, num_samples, len(models))) for turn in range(len(models))]
-        drawn = [draw(model, share, condition) for model, share in zip(models, shares, strict=True)]
-        images = torch.empty(num_samples, *drawn[0].shape[1:])
-        for turn, part in enumerate(drawn):
-            images[turn :: len(drawn)] = part
-        save(images, draft, num_columns)
+        is_video = models[0].data_key == "video"
+        if draft.suffix in (".gif", ".mp4") and not is_video:
+            raise LightningGenError(
+                f"{type(models[0]).__name__} draws images; give a .png, or a folder without suffix."
+            )
+        turns = [slice(turn, num_samples, len(models)) for turn in range(len(models))]
+        clips = held_out_clips(ckpt_path[0], root, models[0], num_samples, condition)
+        images: Any = None
+        for model, turn in zip(models, turns, strict=True):
+            share = len(range(num_samples)[turn])
+            part = draw(model, share, condition, {key: rows[turn] for key, rows in clips.items()})
+            images = torch.empty(num_samples, *part.shape[1:]) if images is None else images
+            images[turn] = part
+        if is_video:
+            save_videos(images, draft, num_columns, milliseconds, models[0].context_frames, clips.get("video"))
+        else:
+            save(images, draft, num_columns)
     print(f"{num_samples} samples in {output}")
 
 
-def draw(model: GenerativeModule, num_samples: int, condition: Condition) -> Tensor:
-    """Images from the random stream as it stands, `(num_samples, *image_shape)` on the CPU."""
+def draw(
+    model: GenerativeModule, num_samples: int, condition: Condition, clips: dict[str, Tensor] | None = None
+) -> Tensor:
+    """Images from the random stream as it stands, `(num_samples, *image_shape)` on the CPU.
+
+    Args:
+        model: what is sampled.
+        num_samples: how many.
+        condition: of all samples.
+        clips: the conditions of each sample by itself, in the place of the one of all.
+    """
     import torch
 
-    sizes = [min(CHUNK, num_samples - start) for start in range(0, num_samples, CHUNK)]
-    return torch.cat([model.sample(size, condition.rows(size)).cpu() for size in sizes])
+    parts = []
+    for start in range(0, num_samples, CHUNK):
+        size = min(CHUNK, num_samples - start)
+        rows = {key: values[start : start + size] for key, values in clips.items()} if clips else condition.rows(size)
+        parts.append(model.sample(size, rows).cpu())
+    return torch.cat(parts)
+
+
+def held_out_clips(
+    ckpt_path: str, root: str | None, model: GenerativeModule, number: int, condition: Condition
+) -> dict[str, Tensor]:
+    """What a model that continues videos is given if nothing else is: the first test clips of its data."""
+    if "video" not in model.condition_keys or condition != Condition():
+        return {}
+    from lightning_gen.commands.data import Data
+
+    batch = Data(ckpt_path, root).first("test", number, "num_samples")
+    return {key: batch[key] for key in model.condition_keys}
 
 
 def of_one_kind(models: dict[str, GenerativeModule]) -> list[GenerativeModule]:
@@ -94,3 +140,22 @@ def save(images: Tensor, path: Path, num_columns: int) -> None:
         return
     for index in range(len(images)):
         write_png(image_grid(images[index : index + 1], 1, padding=0), path / f"{index:05}.png")
+
+
+def save_videos(
+    videos: Tensor, path: Path, num_columns: int, milliseconds: int, context_frames: int, real: Tensor | None
+) -> None:
+    """Write an animation of all videos, a row of frames for each, or a folder of animations."""
+    from lightning_gen.callbacks.files import write_png
+    from lightning_gen.callbacks.videos import film_frames, film_strips, write_gif, write_mp4
+
+    if path.suffix == ".png":
+        write_png(film_strips(videos, context_frames, real), path)
+    elif path.suffix:
+        write = write_gif if path.suffix == ".gif" else write_mp4
+        write(film_frames(videos, num_columns, context_frames, real), path, milliseconds)
+    else:
+        for row in range(len(videos)):
+            own = slice(row, row + 1)
+            frames = film_frames(videos[own], 1, context_frames, None if real is None else real[own])
+            write_gif(frames, path / f"{row:05}.gif", milliseconds)

@@ -32,7 +32,7 @@ lightning_cli: Any = import_module(f"{pl.__name__}.cli")
 MisconfigurationException: Any = import_module(f"{pl.__name__}.utilities.exceptions").MisconfigurationException
 
 SHORT_NAMES = (models, datamodules)  # Imported, their classes are found by name: --model GAN --data DigitsDataModule.
-LINKED = ("image_shape", "num_classes", "classes")  # What the data tell a model that asks for it.
+LINKED = ("image_shape", "video_shape", "num_classes", "classes")  # What the data tell a model that asks for it.
 EPILOG = """
 validate, test and predict need --ckpt_path alone: the model and the data are rebuilt from the checkpoint, and judged by
 the callbacks in the config.yaml that fit left in the run's folder. fit --ckpt_path goes on with a run in the same way,
@@ -97,13 +97,14 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         accepted = inspect.signature(type(self.model)).parameters
         for name in set(LINKED) - set(accepted):  # They were not passed, but would make the checkpoint unloadable.
             self.model.hparams.pop(name, None)
-        given, offered = config.get("model.init_args.image_shape"), getattr(self.datamodule, "image_shape", None)
-        default = getattr(accepted.get("image_shape"), "default", None)
-        if given is not None and offered is not None and tuple(given) not in (tuple(offered), default):
-            raise DataError(
-                f"image_shape={tuple(given)} was given, and {type(self.datamodule).__name__} has images of "
-                f"{tuple(offered)}; leave image_shape out, it comes from the data."
-            )
+        offered = getattr(self.datamodule, "image_shape", None)
+        for name in ("image_shape", "video_shape"):
+            given, default = config.get(f"model.init_args.{name}"), getattr(accepted.get(name), "default", None)
+            if given is not None and offered is not None and tuple(given) not in (tuple(offered), default):
+                raise DataError(
+                    f"{name}={tuple(given)} was given, and {type(self.datamodule).__name__} has {name[:5]}s of "
+                    f"{tuple(offered)}; leave {name} out, it comes from the data."
+                )
         if config.ckpt_path is not None:
             check_checkpoint(config.ckpt_path, self.model, resume=self.subcommand == "fit")
 

@@ -8,6 +8,7 @@ from lightning_gen.datamodules.edges_to_digits import EdgesToDigitsDataModule
 from lightning_gen.datamodules.fake import FakeDataModule
 from lightning_gen.datamodules.image_folder import ImageFolderDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
+from lightning_gen.datamodules.moving_digits import MovingDigitsDataModule
 from lightning_gen.datamodules.olivetti import OlivettiDataModule
 from lightning_gen.datamodules.paired_images import PairedImageDataModule
 from lightning_gen.datamodules.torchvision import TorchvisionDataModule
@@ -24,6 +25,7 @@ __all__ = [
     "ImageFolderDataModule",
     "InMemoryDataset",
     "MNISTDataModule",
+    "MovingDigitsDataModule",
     "OlivettiDataModule",
     "PairedImageDataModule",
     "TorchvisionDataModule",

@@ -143,6 +143,11 @@ class ImageDataModule(LightningDataModule):
         """`(C, H, W)` of an image, or `(C, T, H, W)` of a video."""
 
     @property
+    def video_shape(self) -> tuple[int, ...]:
+        """`image_shape`, under the name that models of videos ask for it."""
+        return self.image_shape
+
+    @property
     def num_classes(self) -> int:
         """How many labels the data set has, 0 for none; `classes` does not change it, as labels keep their numbers."""
         return 0

@@ -27,7 +27,8 @@ def as_batch(batch: Any) -> Batch:
 
     Args:
         batch: a mapping with named entries (`image`, `label`, `source`, `text`, `text_embedding`, `caption`, `box`,
-            `keypoints`, `mask`, `video`), an `(image, label)` or `(image,)` sequence, or a bare image tensor.
+            `keypoints`, `mask`, `video`), an `(image, label)` or `(image,)` sequence, or a bare image tensor; one
+            with five dimensions holds videos.
 
     Returns:
         A dict with the same tensors under their names.
@@ -41,9 +42,9 @@ def as_batch(batch: Any) -> Batch:
     if isinstance(batch, Mapping):
         return dict(batch)
     if isinstance(batch, Tensor):
-        return {"image": batch}
+        batch = (batch,)
     if isinstance(batch, (tuple, list)) and len(batch) in (1, 2) and isinstance(batch[0], Tensor):
-        return dict(zip(("image", "label"), batch, strict=False))
+        return dict(zip(("video" if batch[0].ndim == 5 else "image", "label"), batch, strict=False))
     raise DataError(
         f"A batch of type {type(batch).__name__} was given; expected a dict with the key 'image', an (image, label) "
         "tuple, or an image tensor."
@@ -67,7 +68,7 @@ class ImageModule(LightningModule):
     """A LightningModule on images: it names and checks its batches, and its checkpoints load by themselves.
 
     Attributes:
-        image_shape: `(C, H, W)` or `(C, T, H, W)` of one image or video.
+        image_shape: `(C, H, W)` of one image, or `(C, T, H, W)` of one video.
         data_key: the batch key of the images or videos, `image` or `video`.
     """
 
@@ -77,6 +78,11 @@ class ImageModule(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self._modes_checked: set[bool] = set()
+
+    @property
+    def video_shape(self) -> tuple[int, ...]:
+        """`image_shape`, under the name that models of videos have for it: their first argument is `video_shape`."""
+        return self.image_shape
 
     def as_batch(self, batch: Any) -> Batch:
         """Name a batch's tensors; the first one in training and the first in evaluation are checked.
@@ -97,8 +103,9 @@ class ImageModule(LightningModule):
         images = batch[self.data_key]
         if tuple(images.shape[1:]) != tuple(self.image_shape):
             raise DataError(
-                f"The data have the shape {tuple(images.shape[1:])}, the model was made for image_shape="
-                f"{tuple(self.image_shape)}; give both the same (the command line does, if image_shape is not given)."
+                f"The data have the shape {tuple(images.shape[1:])}, the model was made for {self.data_key}_shape="
+                f"{tuple(self.image_shape)}; give both the same (the command line does, if {self.data_key}_shape is "
+                "not given)."
             )
         low, high = images.min().item(), images.max().item()
         if not (low >= 0 and high <= 1):  # NaN fails too.
@@ -143,10 +150,12 @@ class GenerativeModule(ImageModule):
     Attributes:
         condition_keys: the batch keys that a condition holds; empty for an unconditional model.
         optional_condition_keys: those of a condition that need not be given, such as an image to complete.
+        context_frames: how many frames of a video under the condition `video` are given; samples begin with them.
     """
 
     condition_keys: tuple[str, ...] = ()
     optional_condition_keys: tuple[str, ...] = ()
+    context_frames: int = 0
     initialized: Tensor
 
     def __init__(self) -> None:

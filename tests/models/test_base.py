@@ -55,6 +55,7 @@ def test_batches_of_other_projects_get_names() -> None:
         assert as_batch(batch)["label"] is labels
     for batch in (images, (images,), [images]):
         assert list(as_batch(batch)) == ["image"]
+    assert list(as_batch((torch.zeros(2, 1, 3, 4, 4), labels))) == ["video", "label"]
     with pytest.raises(DataError, match="type str"):
         as_batch("images")
 
