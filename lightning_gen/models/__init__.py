@@ -20,6 +20,7 @@ from lightning_gen.models.nade import NADE
 from lightning_gen.models.pix2pix import Pix2Pix
 from lightning_gen.models.pixel_rnn import MultiScalePixelRNN, PixelRNN
 from lightning_gen.models.vae import VAE
+from lightning_gen.models.vpn import VPN
 
 __all__ = [
     "ACGAN",
@@ -31,6 +32,7 @@ __all__ = [
     "LAPGAN",
     "NADE",
     "VAE",
+    "VPN",
     "AdversarialModule",
     "Batch",
     "BernoulliMixture",
