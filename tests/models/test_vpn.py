@@ -58,7 +58,7 @@ def past(video_shape: tuple[int, ...]) -> Tensor:
 def test_no_logit_depends_on_a_later_pixel_colour_or_frame(kind: str, colours: int) -> None:
     """Leaks 1 and 3: the pixel itself through the units' direct term, and colours through layers without a mask."""
     levels = None if colours == 1 else 4
-    model = small((colours, 3, 3, 4), levels=levels, **KINDS[kind])
+    model = small((colours, 3, 3, 4), levels=levels, channels=11, head_size=25, **KINDS[kind])
     seen = influence(model)
     assert not (seen & ~past(model.image_shape)).any()
     own = torch.stack([seen[:, t, :, :, t] for t in range(3)])  # (T, from C, H, W, to C, H, W): inside a frame
