@@ -19,6 +19,7 @@ from lightning_gen.models import (
     LAPGAN,
     NADE,
     VAE,
+    VPN,
     BernoulliMixture,
     ConvolutionalCGAN,
     EoNADE,
@@ -181,6 +182,13 @@ class RowsPix2Pix(Rows, Pix2Pix):
                 module.eval()
 
 
+class RowsVPN(VPN):
+    """On three pieces of each digit for frames."""
+
+    def as_batch(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"video": batch[:, :, 8:20, 8:20].unflatten(2, (3, 4))}
+
+
 class StillGAN(GAN):
     """Checks that both ranks hold the same parameters, and does not move them."""
 
@@ -261,6 +269,8 @@ MODELS = {
     "pixel_rnn_diagonal_bilstm": lambda: PixelRNN(num_layers=1, hidden_size=4, lr=0.01),
     "pixel_rnn_multi_scale": lambda: MultiScalePixelRNN(variant="pixelcnn", num_layers=1, hidden_size=4, lr=0.01),
     "bernoulli_mixture": lambda: BernoulliMixture(num_components=5),
+    "vpn": lambda: RowsVPN((1, 3, 4, 12), 1, None, 2, 1, 1, 4, lr=0.01),
+    "vpn_recomputed": lambda: RowsVPN((1, 3, 4, 12), 1, 2, 2, 1, 1, 4, block="relu", recompute=True, lr=0.01),
 }
 
 CHECKS = {

@@ -3,18 +3,24 @@
 import itertools
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image, ImageSequence
 from torch import Tensor, nn
+from torchvision.transforms.functional import pil_to_tensor
 
+from lightning_gen.callbacks.videos import write_gif
+from lightning_gen.cli import main
 from lightning_gen.datamodules import MovingDigitsDataModule
 from lightning_gen.errors import ConditionError, DataError, LightningGenError
 from lightning_gen.functional import bernoulli_entropy
 from lightning_gen.models import VPN
 from lightning_gen.models.vpn import MultiplicativeBlock, convolution, multiplicative_unit
 from tests.digits import quiet_trainer
+from tests.test_cli import one_line_error
 
 KINDS: dict[str, dict[str, Any]] = {
     "multiplicative": {"block": "multiplicative"},
@@ -332,3 +338,118 @@ def test_the_lower_bound_of_the_paper() -> None:
     print(f"\n{bounds.mean():.2f} ± {bounds.std() / 100:.2f} nats a frame, {len(bounds)} clips")
     assert len(bounds) == 10000
     assert bounds.mean().item() == pytest.approx(86.3, abs=0.5)
+
+
+def test_it_learns_how_digits_move() -> None:
+    """In 200 steps it closes half of the gap between each pixel's own mean, the same in all frames, and the bound."""
+    data = MovingDigitsDataModule(
+        image_size=16, digit_size=8, num_digits=1, num_frames=4, epoch_size=1600, held_out_size=100, batch_size=8
+    )
+    torch.manual_seed(0)
+    model = VPN(
+        data.video_shape, 2, channels=6, encoder_blocks=2, decoder_blocks=2, head_size=16, dilations=(1, 2), lr=2e-3
+    )
+    trainer = quiet_trainer(max_epochs=1, limit_val_batches=0, gradient_clip_val=20.0)
+    trainer.fit(model, data)
+    (scores,) = trainer.validate(model, data, verbose=False)
+    clips = torch.cat([batch["video"] for batch in data.val_dataloader()])[:, :, 2:]
+    mean = clips.mean((0, 2)).clamp(1e-4, 1 - 1e-4)[:, None]
+    trivial = -(clips * mean.log() + (1 - clips) * (1 - mean).log()).sum((1, 3, 4)).mean().item()
+    score, bound = scores["val/cross_entropy"], scores["val/lower_bound"]
+    assert score < (trivial + bound) / 2, f"{score:.1f} of {trivial:.1f}, bound {bound:.1f}"
+
+
+# Files --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model after a step, as `fit` leaves it."""
+    folder = tmp_path_factory.mktemp("vpn")
+    size = "--data.image_size 16 --data.digit_size 8 --data.num_frames 4 --data.epoch_size 8 --data.held_out_size 5"
+    small = "--model.context_frames 2 --model.channels 2 --model.encoder_blocks 1 --model.decoder_blocks 1"
+    grid = "--trainer.callbacks+=SampleGrid --trainer.callbacks.num_samples 3 --trainer.callbacks.num_columns 2"
+    run = f"--trainer.max_epochs 1 --trainer.accelerator cpu --trainer.default_root_dir {folder}"
+    main(f"fit --model VPN --data MovingDigitsDataModule {size} {small} {grid} {run}".split())
+    return folder / "vpn_moving_digits" / "version_0" / "checkpoints" / "last.ckpt"
+
+
+def test_samples_after_loading_equal_samples_before(checkpoint: Path) -> None:
+    saved = torch.load(checkpoint, weights_only=True)
+    assert saved["hyper_parameters"]["_class_path"] == "lightning_gen.models.vpn.VPN"
+    assert tuple(saved["hyper_parameters"]["video_shape"]) == (1, 4, 16, 16)
+    torch.manual_seed(0)
+    model = VPN(**{key: value for key, value in saved["hyper_parameters"].items() if key != "_class_path"})
+    model.load_state_dict(saved["state_dict"])
+    clips = torch.rand(2, 1, 4, 16, 16)
+    samples = [m.sample(2, {"video": clips}) for m in (model, VPN.load_from_checkpoint(checkpoint))]
+    assert samples[0].shape == (2, 1, 4, 16, 16)
+    torch.testing.assert_close(*samples, rtol=0, atol=0)
+
+
+def test_clips_are_continued_from_the_command_line(checkpoint: Path, tmp_path: Path) -> None:
+    """Test clips and what the model makes of them, side by side: blue borders, then orange ones."""
+    command = ["sample", "--ckpt_path", str(checkpoint), "--num_samples", "2", "--output"]
+    main([*command, str(tmp_path / "a.gif"), "--num_columns", "1"])
+    with Image.open(tmp_path / "a.gif") as animation:
+        frames = [pil_to_tensor(frame.convert("RGB")) for frame in ImageSequence.Iterator(animation)]
+    assert len(frames) == 4
+    assert frames[0].shape == (3, 2 * (20 + 2) + 2, 40 + 4)
+    for frame, blue in zip(frames, (True, True, False, False), strict=True):
+        red, _, last = frame[:, 3, 3].tolist()
+        assert (last > red) == blue
+    given = frames[1][:, 2:22, 2:42]
+    assert (given[:, 2:18, 2:18].int() - given[:, 2:18, 22:38].int()).abs().max() <= 8  # GIF has 256 colours.
+    main([*command, str(tmp_path / "a.png")])
+    with Image.open(tmp_path / "a.png") as strips:
+        assert strips.size == (4 * 20 + 4, 2 * (40 + 2) + 2)
+    main([*command, str(tmp_path / "folder")])
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["00000.gif", "00001.gif"]
+    main([*command, str(tmp_path / "b.gif"), "--condition.video", str(own_clip(tmp_path, 3, 16))])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gif", "a.png", "b.gif", "folder", "own.gif"]
+
+
+def own_clip(folder: Path, num_frames: int, side: int) -> Path:
+    write_gif(list(torch.rand(num_frames, 1, side, side).expand(-1, 3, -1, -1)), folder / "own.gif")
+    return folder / "own.gif"
+
+
+def test_films(checkpoint: Path, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    output = tmp_path / "a.mp4"
+    main(["sample", "--ckpt_path", str(checkpoint), "--num_samples", "1", "--output", str(output)])
+    with av.open(str(output)) as film:
+        assert len(list(film.decode(video=0))) == 4
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_the_grid_of_a_run(checkpoint: Path) -> None:
+    folder = checkpoint.parent.parent / "samples"
+    assert sorted(path.name for path in folder.iterdir()) == ["epoch=0000.gif", "epoch=0000.png"]
+    with Image.open(folder / "epoch=0000.png") as strips:
+        assert strips.size == (4 * 20 + 4, 3 * (40 + 2) + 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num_samples", "6"], "num_samples is 6; MovingDigitsDataModule has 5 test images"),
+        (["--milliseconds", "0"], "milliseconds is 0"),
+        (["--condition.label", "3"], "does not know the condition ['label']"),
+        (["--condition.video", "missing.gif"], "missing.gif"),
+    ],
+)
+def test_bad_options(options: list[str], message: str, checkpoint: Path, tmp_path: Path, capsys: Any) -> None:
+    command = ["sample", "--ckpt_path", str(checkpoint), "--output", str(tmp_path / "a.gif"), *options]
+    assert message in one_line_error(capsys, *command)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("num_frames", "side"), [(1, 16), (4, 12)])
+def test_a_clip_too_short_or_of_another_size(
+    num_frames: int, side: int, checkpoint: Path, tmp_path: Path, capsys: Any
+) -> None:
+    clip = own_clip(tmp_path, num_frames, side)
+    command = ["sample", "--ckpt_path", str(checkpoint), "--num_samples", "1", "--output", str(tmp_path / "a.gif")]
+    error = one_line_error(capsys, *command, "--condition.video", str(clip))
+    assert f"(1, 1, {num_frames}, {side}, {side}); expected 1 clips of 1 x (at least 2 frames) x 16 x 16" in error
