@@ -341,22 +341,23 @@ def test_the_lower_bound_of_the_paper() -> None:
 
 
 def test_it_learns_how_digits_move() -> None:
-    """In 200 steps it closes half of the gap between each pixel's own mean, the same in all frames, and the bound."""
+    """In 120 steps it closes half of the gap between each pixel's own mean, the same in all frames, and the bound."""
     data = MovingDigitsDataModule(
-        image_size=16, digit_size=8, num_digits=1, num_frames=4, epoch_size=1600, held_out_size=100, batch_size=8
+        image_size=16, digit_size=8, num_digits=1, num_frames=4, epoch_size=960, held_out_size=100, batch_size=8
     )
     torch.manual_seed(0)
     model = VPN(
         data.video_shape, 2, channels=6, encoder_blocks=2, decoder_blocks=2, head_size=16, dilations=(1, 2), lr=2e-3
     )
-    trainer = quiet_trainer(max_epochs=1, limit_val_batches=0, gradient_clip_val=20.0)
-    trainer.fit(model, data)
-    (scores,) = trainer.validate(model, data, verbose=False)
-    clips = torch.cat([batch["video"] for batch in data.val_dataloader()])[:, :, 2:]
-    mean = clips.mean((0, 2)).clamp(1e-4, 1 - 1e-4)[:, None]
-    trivial = -(clips * mean.log() + (1 - clips) * (1 - mean).log()).sum((1, 3, 4)).mean().item()
-    score, bound = scores["val/cross_entropy"], scores["val/lower_bound"]
-    assert score < (trivial + bound) / 2, f"{score:.1f} of {trivial:.1f}, bound {bound:.1f}"
+    quiet_trainer(max_epochs=1, limit_val_batches=0, gradient_clip_val=20.0).fit(model, data)
+    clips = torch.cat([batch["video"] for batch in data.val_dataloader()])
+    with torch.no_grad():
+        score = model.cross_entropy(clips).mean().item()
+    frames = clips[:, :, 2:]
+    mean = frames.mean((0, 2)).clamp(1e-4, 1 - 1e-4)[:, None]
+    trivial = -(frames * mean.log() + (1 - frames) * (1 - mean).log()).sum((1, 3, 4)).mean().item()
+    bound = bernoulli_entropy(frames.transpose(1, 2)).mean().item()
+    assert score < (trivial + bound) / 2, f"{score:.1f} nats a frame, of {trivial:.1f} and {bound:.1f}"
 
 
 # Files --------------------------------------------------------------------------------------------------------------
