@@ -269,8 +269,8 @@ MODELS = {
     "pixel_rnn_diagonal_bilstm": lambda: PixelRNN(num_layers=1, hidden_size=4, lr=0.01),
     "pixel_rnn_multi_scale": lambda: MultiScalePixelRNN(variant="pixelcnn", num_layers=1, hidden_size=4, lr=0.01),
     "bernoulli_mixture": lambda: BernoulliMixture(num_components=5),
-    "vpn": lambda: RowsVPN((1, 3, 4, 12), 1, None, 2, 1, 1, 4, lr=0.01),
-    "vpn_recomputed": lambda: RowsVPN((1, 3, 4, 12), 1, 2, 2, 1, 1, 4, block="relu", recompute=True, lr=0.01),
+    "vpn": lambda: RowsVPN((1, 3, 4, 12), 1, None, 2, 1, 1, 8, lr=0.01),
+    "vpn_recomputed": lambda: RowsVPN((1, 3, 4, 12), 1, 2, 2, 1, 1, 8, recompute=True, lr=0.01),
 }
 
 CHECKS = {
