@@ -20,6 +20,7 @@ from lightning_gen.models import (
     NADE,
     VAE,
     VGAN,
+    VPN,
     BernoulliMixture,
     ConvolutionalCGAN,
     EoNADE,
@@ -197,6 +198,13 @@ class RowsVGAN(Rows, VGAN):
                 module.eval()
 
 
+class RowsVPN(VPN):
+    """On three pieces of each digit for frames."""
+
+    def as_batch(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"video": batch[:, :, 8:20, 8:20].unflatten(2, (3, 4))}
+
+
 class StillGAN(GAN):
     """Checks that both ranks hold the same parameters, and does not move them."""
 
@@ -279,6 +287,8 @@ MODELS = {
     "pixel_rnn_diagonal_bilstm": lambda: PixelRNN(num_layers=1, hidden_size=4, lr=0.01),
     "pixel_rnn_multi_scale": lambda: MultiScalePixelRNN(variant="pixelcnn", num_layers=1, hidden_size=4, lr=0.01),
     "bernoulli_mixture": lambda: BernoulliMixture(num_components=5),
+    "vpn": lambda: RowsVPN((1, 3, 4, 12), 1, None, 2, 1, 1, 8, lr=0.01),
+    "vpn_recomputed": lambda: RowsVPN((1, 3, 4, 12), 1, 2, 2, 1, 1, 8, recompute=True, lr=0.01),
 }
 
 CHECKS = {

@@ -3,6 +3,7 @@
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss, saturating_loss
 from lightning_gen.functional.annealing import annealed_importance_sampling, sigmoid_schedule, tune_step_sizes
 from lightning_gen.functional.bounds import (
+    bernoulli_entropy,
     bernoulli_log_prob,
     bits_per_dim,
     dequantize,
@@ -39,6 +40,7 @@ from lightning_gen.functional.segmentation import label_confusion, label_scores
 __all__ = [
     "Pyramid",
     "annealed_importance_sampling",
+    "bernoulli_entropy",
     "bernoulli_log_prob",
     "bits_per_dim",
     "closest_pairs",

@@ -45,6 +45,24 @@ def bernoulli_log_prob(images: Tensor, logits: Tensor) -> Tensor:
     return -F.binary_cross_entropy_with_logits(logits, images, reduction="none").flatten(-3).sum(-1)
 
 
+def bernoulli_entropy(probabilities: Tensor) -> Tensor:
+    r"""Entropy of independent Bernoulli pixels, summed over pixels.
+
+    $H(z, z) = -\sum_i z_i \log z_i + (1 - z_i) \log (1 - z_i)$: no cross-entropy H(z, y) of grey pixels z is less.
+
+    Args:
+        probabilities: of a pixel being 1, `(..., C, H, W)` in [0, 1].
+
+    Returns:
+        Nats, `(...)`.
+
+    >>> bernoulli_entropy(torch.tensor([[[0.0, 0.5, 1.0]]])) / math.log(2)
+    tensor(1.)
+    """
+    z = probabilities
+    return -(torch.xlogy(z, z) + torch.xlogy(1 - z, 1 - z)).flatten(-3).sum(-1)
+
+
 def normal_log_prob(images: Tensor, mean: Tensor, log_var: Tensor | float = 0.0) -> Tensor:
     """Log-density of images under independent Gaussian pixels, summed over pixels.
 

@@ -21,6 +21,7 @@ from lightning_gen.models.pix2pix import Pix2Pix
 from lightning_gen.models.pixel_rnn import MultiScalePixelRNN, PixelRNN
 from lightning_gen.models.vae import VAE
 from lightning_gen.models.vgan import VGAN
+from lightning_gen.models.vpn import VPN
 
 __all__ = [
     "ACGAN",
@@ -33,6 +34,7 @@ __all__ = [
     "NADE",
     "VAE",
     "VGAN",
+    "VPN",
     "AdversarialModule",
     "Batch",
     "BernoulliMixture",

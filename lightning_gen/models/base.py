@@ -310,6 +310,10 @@ class LikelihoodModule(GenerativeModule):
         protocol = self.likelihood_protocol(stage)
         return {"nll": f"nats, {protocol}", "bits_per_dim": f"bits per dimension, {protocol}"}
 
+    def in_units(self, nll: float) -> dict[str, float]:
+        """A negative log-likelihood, or the standard error of one, in all the units that are logged, by name."""
+        return {"nll": nll} | ({"bits_per_dim": bits_per_dim(nll, self.image_shape)} if self.discrete else {})
+
     def likelihood_protocol(self, stage: str) -> str:
         """How `{stage}/nll` is computed, in a few words, for tables."""
         return "exact log-likelihood" if self.likelihood == "exact" else "lower bound"
@@ -346,8 +350,6 @@ class LikelihoodModule(GenerativeModule):
         count, total, square = self.trainer.strategy.reduce(moments, reduce_op="sum").tolist()
         mean = total / count
         variance = max(square / count - mean**2, 0.0)
-        scores = {"nll": -mean, "nll_stderr": (variance / max(count - 1, 1)) ** 0.5}
-        if self.discrete:
-            scores["bits_per_dim"] = bits_per_dim(-mean, self.image_shape)
-            scores["bits_per_dim_stderr"] = bits_per_dim(scores["nll_stderr"], self.image_shape)
+        errors = self.in_units((variance / max(count - 1, 1)) ** 0.5)
+        scores = self.in_units(-mean) | {f"{name}_stderr": value for name, value in errors.items()}
         self.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=False)

@@ -32,6 +32,18 @@ from lightning_gen.nn.pixel_lstm import PixelLSTM, diagonal_order, row_order
 Variant = Literal["pixelcnn", "row_lstm", "diagonal_bilstm"]
 
 
+def check_levels(model: str, levels: int, images: Tensor, error: type[DataError] | type[ConditionError]) -> None:
+    """Refuse values that are no k / (levels - 1)."""
+    scaled = images.double() * (levels - 1)
+    off = (scaled - scaled.round()).abs() > 1e-3
+    if off.any():
+        raise error(
+            f"{model} with levels={levels} scores pixels k/{levels - 1} and got {images[off][0].item():.6g}, which is "
+            "none: give 8-bit images divided by 255 and levels=256, without noise or interpolation after the division, "
+            "or round them."
+        )
+
+
 class PixelLayer(nn.Module):
     """A residual block: 2h features to h hidden units, and these to 2h features that are added (figure 5).
 
@@ -288,18 +300,7 @@ class PixelRNN(LikelihoodModule):
     def check_batch(self, batch: Batch) -> None:
         """Also refuse pixels of no level."""
         super().check_batch(batch)
-        self.check_levels(batch["image"], DataError)
-
-    def check_levels(self, images: Tensor, error: type[DataError] | type[ConditionError]) -> None:
-        """Refuse values that are no k / (levels - 1)."""
-        scaled = images.double() * (self.levels - 1)
-        off = (scaled - scaled.round()).abs() > 1e-3
-        if off.any():
-            raise error(
-                f"{type(self).__name__} with levels={self.levels} scores pixels k/{self.levels - 1} and got "
-                f"{images[off][0].item():.6g}, which is none: give 8-bit images divided by 255 and levels=256, without "
-                "noise or interpolation after the division, or round them."
-            )
+        check_levels(type(self).__name__, self.levels, batch["image"], DataError)
 
     def check_condition(
         self, condition: Condition | None, num_samples: int, generator: torch.Generator | None = None
@@ -317,7 +318,7 @@ class PixelRNN(LikelihoodModule):
                 )
         if not ((mask == 0) | (mask == 1)).all():
             raise ConditionError("The condition 'mask' holds other values than 0 and 1, which marks a given pixel.")
-        self.check_levels(images * mask, ConditionError)
+        check_levels(type(self).__name__, self.levels, images * mask, ConditionError)
         return condition
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

@@ -15,24 +15,30 @@ from torch.nn import functional as F
 from lightning_gen.errors import DataError
 
 
-def colour_of(num_maps: int, num_colours: int, num_stacks: int = 1) -> Tensor:
+def colour_of(num_maps: int, num_colours: int, num_stacks: int = 1, equal: bool = True) -> Tensor:
     """The colour that each feature map belongs to: equal shares in order, red, green and blue thirds.
 
     Args:
         num_maps: feature maps in all.
         num_colours: channels of the image.
         num_stacks: of how many stacks side by side the maps are, each shared out by itself: the gates of an LSTM.
+        equal: insist on equal shares; else the first colours may have one map more.
 
     Returns:
         `(num_maps,)`, 0 to `num_colours - 1`.
 
     Raises:
-        DataError: if the maps cannot be shared equally.
+        DataError: if the maps cannot be shared equally, or a colour would have none.
 
     >>> colour_of(6, 3).tolist(), colour_of(6, 3, num_stacks=2).tolist()
     ([0, 0, 1, 1, 2, 2], [0, 1, 2, 0, 1, 2])
+    >>> colour_of(128, 3, equal=False).bincount().tolist()
+    [43, 43, 42]
     """
     share, rest = divmod(num_maps, num_stacks * num_colours)
+    if not equal and share and rest % num_stacks == 0:
+        each = num_maps // num_stacks
+        return (torch.arange(each) * num_colours // each).repeat(num_stacks)
     if rest or not share:
         raise DataError(
             f"{num_maps // num_stacks} feature maps cannot be shared by {num_colours} colours: each colour has maps of "
@@ -58,9 +64,10 @@ class MaskedConv2d(nn.Conv2d):
         mask: A or B.
         num_colours: which share the maps, see `colour_of`.
         num_stacks: of how many stacks the maps out are.
+        equal: insist on equal shares of the colours.
 
     Raises:
-        DataError: if the maps cannot be shared equally.
+        DataError: if the maps cannot be shared equally, or a colour would have none.
 
     Shape:
         `(N, in_channels, H, W)` -> `(N, out_channels, H, W)`.
@@ -77,10 +84,12 @@ class MaskedConv2d(nn.Conv2d):
         mask: Literal["A", "B"],
         num_colours: int = 1,
         num_stacks: int = 1,
+        equal: bool = True,
     ) -> None:
         height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         super().__init__(in_channels, out_channels, (height, width), padding=(height // 2, width // 2))
-        seen_by, seen = colour_of(out_channels, num_colours, num_stacks)[:, None], colour_of(in_channels, num_colours)
+        seen_by = colour_of(out_channels, num_colours, num_stacks, equal)[:, None]
+        seen = colour_of(in_channels, num_colours, 1, equal)
         tap = torch.arange(height * width).view(height, width) - height * width // 2  # 0 at the centre
         ones = torch.zeros_like(self.weight)
         ones[:, :, tap < 0] = 1

@@ -20,6 +20,7 @@ from lightning_gen.models import (
     LAPGAN,
     VAE,
     VGAN,
+    VPN,
     GenerativeModule,
     ImprovedGAN,
     Pix2Pix,
@@ -46,9 +47,11 @@ def by_trainer(model: LightningModule, loader: Any) -> float:
     return clock.seconds
 
 
-def likelihood_by_hand(model: VAE | DRAW | PixelRNN, loader: Any) -> float:
+def likelihood_by_hand(model: VAE | DRAW | PixelRNN | VPN, loader: Any) -> float:
     optimizer = model.configure_optimizers()
-    objective = model.log_prob if isinstance(model, PixelRNN) else model.elbo
+    objective: Any = model.elbo if isinstance(model, (VAE, DRAW)) else model.log_prob
+    if isinstance(model, VPN):
+        objective = lambda batch: -model.cross_entropy(batch["video"])  # noqa: E731
     start = time.perf_counter()
     for images in loader:
         loss = -objective(images).mean()
@@ -209,6 +212,7 @@ def vgan_by_hand(model: VGAN, loader: Any) -> float:
         (lambda: VAE(optimizer="adam", activation="relu", init_std=None), likelihood_by_hand),
         (lambda: DRAW(num_glimpses=4, hidden_size=64, latent_dim=10), likelihood_by_hand),
         (lambda: PixelRNN(num_layers=2, hidden_size=8, head_size=16), likelihood_by_hand),
+        (lambda: VPN((1, 4, 32, 32), 2, None, 4, 2, 2, 16), likelihood_by_hand),
         (GAN, gan_by_hand),
         (CGAN, cgan_by_hand),
         (lambda: ACGAN((1, 28, 28), 10, None, 100, (16, 8), (8, 16, 16)), acgan_by_hand),
@@ -217,18 +221,20 @@ def vgan_by_hand(model: VGAN, loader: Any) -> float:
         (lambda: LAPGAN((1, 28, 28), hidden_sizes=(400, 400), channels=(8, 4)), lapgan_by_hand),
         (lambda: VGAN((3, 8, 16, 16), base_channels=8), vgan_by_hand),
     ],
-    ids=["vae", "draw", "pixel_rnn", "gan", "cgan", "acgan", "improved_gan", "pix2pix", "lapgan", "vgan"],
+    ids=["vae", "draw", "pixel_rnn", "vpn", "gan", "cgan", "acgan", "improved_gan", "pix2pix", "lapgan", "vgan"],
 )
 def test_step_over_the_bare_loop(
     make: Callable[[], GenerativeModule], by_hand: Callable[..., float], logs: bool, benchmark: Any
 ) -> None:
     images = torch.rand(100, 1, 28, 28).round()
     model = make()
-    batch: Any = (images, torch.arange(100) % 10) if model.condition_keys else images
+    batch: Any = (images, torch.arange(100) % 10) if "label" in model.condition_keys else images
     if isinstance(model, Pix2Pix):  # Batches of four, as in its recipe.
         batch = {"image": torch.rand(4, 1, 32, 32), "source": torch.rand(4, 1, 32, 32)}
     if isinstance(model, VGAN):
         batch = {"video": torch.rand(8, 3, 8, 16, 16)}
+    if isinstance(model, VPN):
+        batch = {"video": torch.rand(2, *model.video_shape)}
     loader = DataLoader([batch] * (STEPS if benchmark.enabled else 2), batch_size=None)
     if not logs:
         model.log = model.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
