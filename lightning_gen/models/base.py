@@ -143,10 +143,12 @@ class GenerativeModule(ImageModule):
     Attributes:
         condition_keys: the batch keys that a condition holds; empty for an unconditional model.
         optional_condition_keys: those of a condition that need not be given, such as an image to complete.
+        no_density: why samples must not be scored as draws from a distribution; empty where they may.
     """
 
     condition_keys: tuple[str, ...] = ()
     optional_condition_keys: tuple[str, ...] = ()
+    no_density: str = ""
     initialized: Tensor
 
     def __init__(self) -> None:

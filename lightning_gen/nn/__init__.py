@@ -2,6 +2,7 @@
 
 from lightning_gen.nn.digits import DigitNetwork
 from lightning_gen.nn.features import DigitFeatures, EfficientNetLite0, FeatureExtractor, Features, InceptionV3
+from lightning_gen.nn.frozen import FrozenNetwork, TorchvisionClassifier, read_layers
 from lightning_gen.nn.initialization import initialize_normal
 from lightning_gen.nn.label_reader import LabelFeatures, LabelNetwork
 from lightning_gen.nn.masked import MaskedConv2d
@@ -16,14 +17,17 @@ __all__ = [
     "EfficientNetLite0",
     "FeatureExtractor",
     "Features",
+    "FrozenNetwork",
     "InceptionV3",
     "LabelFeatures",
     "LabelNetwork",
     "MaskedConv2d",
     "Maxout",
     "MinibatchDiscrimination",
+    "TorchvisionClassifier",
     "VirtualBatchNorm",
     "WeightNorm",
     "initialize_from_data",
     "initialize_normal",
+    "read_layers",
 ]
