@@ -62,9 +62,7 @@ class Generator(nn.Sequential):
         layers.append(nn.Unflatten(1, (maps, SMALLEST, SMALLEST)))
         for level in channels:
             for index, after in enumerate(level):
-                size: dict[str, int] = (
-                    {"kernel_size": 3, "padding": 1} if index else {"kernel_size": 4, "stride": 2, "padding": 1}
-                )
+                kernel, stride = (3, 1) if index else (4, 2)
                 layers += [nn.ConvTranspose2d(maps, after, kernel, stride, padding=1), nn.LeakyReLU(0.3)]
                 maps = after
         super().__init__(*layers, nn.ConvTranspose2d(maps, image_channels, 4, 2, 1))
