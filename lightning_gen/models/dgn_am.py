@@ -154,13 +154,19 @@ class Steering:
         condition: with one of `label`, `unit` and `caption`, a row for each image.
         image_shape: of the images that will come.
         device: where they will be.
+        dtype: and in which precision.
 
     Raises:
         ConditionError: if the network does not take such images, has no gradient by them, or has no such layer or unit.
     """
 
     def __init__(
-        self, network: nn.Module, condition: Condition, image_shape: tuple[int, ...], device: torch.device
+        self,
+        network: nn.Module,
+        condition: Condition,
+        image_shape: tuple[int, ...],
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self.network = network
         self.name = type(network).__name__
@@ -176,7 +182,7 @@ class Steering:
             raise ConditionError(f"{self.name} cannot score captions: it has no log_prob(images, captions).")
 
         with torch.inference_mode(False), torch.enable_grad():
-            probe = torch.zeros(1, *image_shape, device=device, requires_grad=True)
+            probe = torch.zeros(1, *image_shape, device=device, dtype=dtype, requires_grad=True)
             try:
                 maps = read_layers(network, probe, self.layers)
                 ends = maps if self.captions is None else [network.log_prob(probe, self.captions[:1])]  # type: ignore[operator]
@@ -539,7 +545,7 @@ class DGNAM(AdversarialModule):
         with self.evaluating(), torch.inference_mode(False), torch.enable_grad():
             given = self.check_condition(condition, num_samples, generator)
             steered = self.encoder.network if network is None else network
-            steering = Steering(steered, given, self.image_shape, self.device)
+            steering = Steering(steered, given, self.image_shape, self.device, self.image_mean.dtype)
             return self._climb(num_samples, given, generator, steering, watch).detach()
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
@@ -554,8 +560,8 @@ class DGNAM(AdversarialModule):
         watch: Watch | None,
     ) -> Tensor:
         """Activation maximisation: the images of the last codes."""
-        codes = torch.randn(num_samples, len(self.code_mean), generator=generator, device=self.device)
-        given = self.hparams
+        given, size = self.hparams, (num_samples, len(self.code_mean))
+        codes = torch.randn(size, generator=generator, device=self.device, dtype=self.code_mean.dtype)
         for step in range(given["num_steps"]):
             codes = codes.detach().requires_grad_()
             images = self.generate(codes)
