@@ -82,7 +82,8 @@ class SampleEvaluation(EvaluationCallback):
         for metric in self.metrics:
             if metric.needs_density and getattr(pl_module, "no_density", ""):
                 raise LightningGenError(
-                    f"{metric.name} is refused for {type(pl_module).__name__}: {pl_module.no_density}. Remove the metric."
+                    f"{metric.name} is refused for {type(pl_module).__name__}: {pl_module.no_density}. Remove the "
+                    "metric."
                 )
             metric.reset()
         self._num_reference = 0  # held-out images seen, of this rank until the reference is whole

@@ -16,7 +16,7 @@ CHUNK = 100  # Chains that run at a time.
 def activate(
     ckpt_path: str,
     output: str,
-    units: list[str] | None = None,
+    units: str | None = None,
     num_samples: int = 8,
     every: int | None = None,
     network: str | None = None,
@@ -25,6 +25,7 @@ def activate(
     reader: str | None = None,
     variant: Literal["dgn_am", "h", "noiseless"] | None = None,
     num_steps: int | None = None,
+    epsilons: tuple[float, float, float] | None = None,
     root: str | None = None,
     seed: int = 0,
     device: Device = "auto",
@@ -37,8 +38,8 @@ def activate(
     Args:
         ckpt_path: the checkpoint of a DGN-AM or a PPGN.
         output: a .png.
-        units: classes (3) and units of any layer (network.body.5:12, or with row and column network.body.5:12:3:3); all
-            classes if None.
+        units: classes and units of any layer, with commas between them: 3,network.body.5:12 or, with row and column,
+            network.body.5:12:3:3; all classes if None.
         num_samples: chains of each unit.
         every: steps from one image of a chain to the next.
         network: checkpoint of the network whose units they are, such as a DigitClassifier; the encoder if None.
@@ -49,6 +50,7 @@ def activate(
             for, how far images of a class lie apart, and how far a chain moves in its second half.
         variant: a PPGN's that was trained as h can be sampled as another one.
         num_steps: of the chains; the checkpoint's if None.
+        epsilons: a PPGN's weights of the prior, of the class and of the noise; the checkpoint's if None.
         root: folder of the data, if it is no longer where it was.
         seed: of the random numbers.
         device: where to draw; auto takes the GPU if there is one.
@@ -71,8 +73,10 @@ def activate(
             model.variant = variant
         if num_steps is not None:
             model.hparams["num_steps"] = num_steps
+        if epsilons is not None:
+            model.hparams["epsilons"] = epsilons
         plugged = None if network is None else load_network(network).to(model.device)
-        condition = aims(model, plugged, units, caption, num_samples)
+        condition = aims(model, plugged, None if units is None else units.split(","), caption, num_samples)
         if hole is not None:
             condition = holes(model, ckpt_path, root, num_samples, hole, seed)
         images, strips, scores = climb(model, plugged, condition, every)
@@ -131,7 +135,8 @@ def holes(model: Any, ckpt_path: str, root: str | None, number: int, side: int, 
     height, width = model.image_shape[1:]
     if len(rows["image"]) < number or max(height, width) <= side:
         raise LightningGenError(
-            f"There are {len(rows['image'])} test images of {height} x {width} pixels for num_samples={number}, hole={side}."
+            f"There are {len(rows['image'])} test images of {height} x {width} pixels for "
+            f"num_samples={number} and hole={side}."
         )
     rows = {key: value[:number] for key, value in rows.items()}
     generator = torch.Generator().manual_seed(seed)

@@ -60,7 +60,7 @@ def test_the_published_networks() -> None:
     assert len(still) == 9, "biases of transposed convolutions stay 0"
     assert not torch.cat(still).any()
 
-    with pytest.raises(WeightsNotFoundError, match="--model.encoder_weights"):
+    with pytest.raises(WeightsNotFoundError, match=r"--model\.encoder_weights"):
         model.initialize_from([torch.zeros(1, 3, 227, 227)])
 
 
@@ -182,8 +182,12 @@ class Rounding(Linear):
     ("condition", "network", "message"),
     [
         ({"label": torch.tensor([10])}, None, r"DigitFeatures has no class 10; there are 0 to 9 for channel"),
-        ({"unit": ["network.body.5:32"]}, None, r"no unit of 'network.body.5' 32:7:7; there are 0 to 31, 0 to 13, 0 to"),
-        ({"unit": ["network.body.5:1:14:0"]}, None, r"32:14|1:14:0; there are"),
+        (
+            {"unit": ["network.body.5:32"]},
+            None,
+            r"'network.body.5' 32:7:7; there are 0 to 31, 0 to 13, 0 to 13",
+        ),
+        ({"unit": ["network.body.5:1:14:0"]}, None, r"1:14:0; there are"),
         ({"unit": ["network.tail:1"]}, None, r"no layer 'network.tail'.*It has logits, features, network"),
         ({"unit": ["body"]}, None, r"expected layer:channel, or layer:channel:row:column"),
         ({"label": torch.tensor([-1])}, None, "integers from 0"),
@@ -232,17 +236,19 @@ def test_the_discriminator_looks_at_codes_too() -> None:
 
 
 def test_it_learns_to_invert_codes_and_draws_what_a_class_wants_to_see() -> None:
-    """Against the mean digit, which explains no code, and pixels of the same size without a prior."""
+    """Against the mean digit, and against what the classifier says of real digits."""
     torch.manual_seed(0)
     model = DGNAM(
         **{**SMALL, "generator_units": (128, 256), "generator_channels": ((16,), (8,))},
-        image_weight=2e-5,
+        image_weight=1e-4,
+        feature_weight=0.1,
         adversarial_weight=1.0,
-        lr=2e-3,
+        lr=3e-3,
         num_steps=30,
         step_size=0.5,
+        start="codes",
     )
-    quiet_trainer(max_epochs=1, limit_val_batches=0).fit(model, DigitsDataModule(batch_size=50))
+    quiet_trainer(max_epochs=2, limit_val_batches=0).fit(model, DigitsDataModule(batch_size=50))
     images = held_out_digits()
     with torch.no_grad():
         error = (model.decode(model.encode(images)) - images).square().mean()

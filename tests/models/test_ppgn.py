@@ -113,7 +113,9 @@ def test_a_step_passes_each_network_once(plugged: bool, encoder_passes: int) -> 
 
 def test_scales_of_all_epsilons_together_do_not_matter_in_the_released_sampler() -> None:
     images = [
-        ready(num_steps=3, step_size=0.1, epsilons=(c * 0.1, c, c * 0.01)).sample(2, {"label": LABELS}, generator=noise())
+        ready(num_steps=3, step_size=0.1, epsilons=(c * 0.1, c, c * 0.01)).sample(
+            2, {"label": LABELS}, generator=noise()
+        )
         for c in (1.0, 16.0)
     ]
     torch.testing.assert_close(*images, rtol=1e-4, atol=1e-4)

@@ -30,7 +30,9 @@ def test_a_layer_is_read_as_it_was_before_the_next_works_in_place() -> None:
 
 
 def test_an_unknown_layer_is_named_with_those_there_are() -> None:
-    with pytest.raises(ConditionError, match=r"no layer 'network.bodi.3'; did you mean network.body.3\?.*It has logits"):
+    with pytest.raises(
+        ConditionError, match=r"no layer 'network.bodi.3'; did you mean network.body.3\?.*It has logits"
+    ):
         read_layers(DigitFeatures(), torch.rand(1, 1, 28, 28), ["network.bodi.3"])
 
 
