@@ -285,6 +285,7 @@ class DGNAM(AdversarialModule):
         num_steps: of the ascent.
         step_size: mean absolute change of a code in the first step,
         step_size_end: and towards the last; it falls linearly.
+        start: of the codes: `normal`, N(0, I), or `codes`, normal with the training codes' mean and deviation.
         decay: what a code is multiplied by after each step; the paper's lambda.
         gradient_clip_val: see `AdversarialModule`.
         accumulate_grad_batches: see `AdversarialModule`.
@@ -333,6 +334,7 @@ class DGNAM(AdversarialModule):
         num_steps: int = 200,
         step_size: float = 8.0,
         step_size_end: float = 1e-10,
+        start: Literal["normal", "codes"] = "normal",
         decay: float = 0.99,
         gradient_clip_val: float | None = None,
         accumulate_grad_batches: int = 1,
@@ -551,6 +553,12 @@ class DGNAM(AdversarialModule):
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
         return self.sample(num_samples, condition, generator=generator)
 
+    def draw_start(self, num_samples: int, generator: torch.Generator | None) -> Tensor:
+        """The codes that chains start from, `(N, K)`."""
+        size = (num_samples, len(self.code_mean))
+        codes = torch.randn(size, generator=generator, device=self.device, dtype=self.code_mean.dtype)
+        return codes if self.hparams["start"] == "normal" else self.code_mean + self.code_std * codes
+
     def _climb(
         self,
         num_samples: int,
@@ -560,8 +568,7 @@ class DGNAM(AdversarialModule):
         watch: Watch | None,
     ) -> Tensor:
         """Activation maximisation: the images of the last codes."""
-        given, size = self.hparams, (num_samples, len(self.code_mean))
-        codes = torch.randn(size, generator=generator, device=self.device, dtype=self.code_mean.dtype)
+        given, codes = self.hparams, self.draw_start(num_samples, generator)
         for step in range(given["num_steps"]):
             codes = codes.detach().requires_grad_()
             images = self.generate(codes)

@@ -107,6 +107,7 @@ class PPGN(DGNAM):
         num_steps: of a chain.
         step_size: mean absolute change of a code in the first step of `released`,
         step_size_end: and towards the last; it changes linearly.
+        start: see `DGNAM`.
         epsilons: e1, e2 and e3; the variant's if None.
         context_weight: e4, of the pixels around a hole, in 0..255.
         code_limit: codes are cut to [0, code_limit]; for None to the mean and three deviations of each unit.
@@ -156,6 +157,7 @@ class PPGN(DGNAM):
         num_steps: int = 200,
         step_size: float = 1.0,
         step_size_end: float = 1.0,
+        start: Literal["normal", "codes"] = "normal",
         epsilons: tuple[float, float, float] | None = None,
         context_weight: float = 1e-9,
         code_limit: float | None = 30.0,
@@ -185,6 +187,7 @@ class PPGN(DGNAM):
             num_steps=num_steps,
             step_size=step_size,
             step_size_end=step_size_end,
+            start=start,
             gradient_clip_val=gradient_clip_val,
             accumulate_grad_batches=accumulate_grad_batches,
         )
@@ -325,8 +328,10 @@ class PPGN(DGNAM):
             rest = torch.where(condition["mask"], self.image_mean, condition["image"])
             with torch.no_grad():
                 return rest if self.variant == "x" else self.encode(rest)
-        draw, shape = (torch.rand, self.image_shape) if self.variant == "x" else (torch.randn, self.code_mean.shape)
-        return draw(num_samples, *shape, generator=generator, device=self.device, dtype=self.image_mean.dtype)
+        if self.variant != "x":
+            return self.draw_start(num_samples, generator)
+        size = (num_samples, *self.image_shape)
+        return torch.rand(size, generator=generator, device=self.device, dtype=self.image_mean.dtype)
 
     def _upper_bounds(self, state: Tensor) -> Tensor:
         if self.variant == "x":
