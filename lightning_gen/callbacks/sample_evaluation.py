@@ -80,7 +80,8 @@ class SampleEvaluation(EvaluationCallback):
         """Forget the statistics of another stage."""
         super().setup(trainer, pl_module, stage)
         for metric in self.metrics:
-            if metric.needs_density and getattr(pl_module, "no_density", ""):
+            assert isinstance(pl_module, GenerativeModule)  # Or the base has raised.
+            if metric.needs_density and pl_module.no_density:
                 raise LightningGenError(
                     f"{metric.name} is refused for {type(pl_module).__name__}: {pl_module.no_density}. Remove the "
                     "metric."

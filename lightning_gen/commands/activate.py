@@ -171,7 +171,8 @@ def climb(
         task = bar.add_task("Steps", total=steps * -(-number // CHUNK))
         for start in range(0, number, CHUNK):
             rows = {key: value[start : start + CHUNK] for key, value in condition.items()}
-            seen, scores = [], []
+            seen: list[Tensor] = []
+            scores: list[Tensor] = []
 
             def watch(step: int, images: Tensor, shown: Tensor, seen: Any = seen, scores: Any = scores) -> None:
                 scores.append(shown.cpu())
@@ -182,8 +183,8 @@ def climb(
             size = min(CHUNK, number - start)
             images = model.sample(size, rows, network=network, watch=watch).cpu()
             parts.append((images, torch.stack([*seen, images]), torch.stack(scores)))
-    images, strips, scores = zip(*parts, strict=True)
-    return torch.cat(images), torch.cat(strips, 1), torch.cat(scores, 1)
+    drawn, strips, along = zip(*parts, strict=True)
+    return torch.cat(drawn), torch.cat(strips, 1), torch.cat(along, 1)
 
 
 def report(model: Any, scores: Tensor) -> None:
