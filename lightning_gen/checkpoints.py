@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -16,8 +14,7 @@ from lightning_gen._lightning import LightningDataModule, pl
 from lightning_gen.callbacks.files import whole_file
 from lightning_gen.errors import CheckpointError, LightningGenError
 from lightning_gen.models.base import GenerativeModule
-
-T = TypeVar("T")
+from lightning_gen.nn.frozen import resolve_class
 
 
 class WholeCheckpoints(pl.plugins.TorchCheckpointIO):
@@ -60,27 +57,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise CheckpointError(f"{path} holds no state_dict; expected a checkpoint that a Trainer has saved.")
     return checkpoint
-
-
-def resolve_class(class_path: Any, base: type[T]) -> type[T]:
-    """The class that a checkpoint names, if it is a subclass of `base` and ours or already imported.
-
-    Raises:
-        CheckpointError: if it is not; nothing has been imported then that is not ours.
-    """
-    module_name, _, name = str(class_path).rpartition(".")
-    try:
-        if module_name.partition(".")[0] == "lightning_gen":
-            import_module(module_name)
-        found = getattr(sys.modules[module_name], name)
-    except (ImportError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"The checkpoint names the class {class_path!r}, which is neither of lightning_gen nor imported; if you "
-            "trust it, name it with --model or --config, or import it before."
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise CheckpointError(f"The checkpoint names {class_path!r}, which is no {base.__name__}.")
-    return found
 
 
 def module_config(checkpoint: Mapping[str, Any], key: str, base: type) -> dict[str, Any]:

@@ -31,6 +31,10 @@ FUNCTIONS = {  # name: where its function is, and what it does
         "draw:draw",
         "show how a DRAW, a LAPGAN or a VGAN draws: lightning-gen draw --ckpt_path last.ckpt --output a.gif",
     ),
+    "activate": (
+        "activate:activate",
+        "draw what a network's units want to see: lightning-gen activate --ckpt_path last.ckpt --output a.png",
+    ),
     "probe": ("probe:probe", "classify images by what a checkpoint's discriminator sees in them"),
     "finetune": ("finetune:finetune", "classify videos by a VGAN's discriminator and a few labels"),
     "evaluate": (

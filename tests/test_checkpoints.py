@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from lightning_gen._lightning import LightningModule
-from lightning_gen.checkpoints import load_model, module_config, read_checkpoint, resolve_class
+from lightning_gen.checkpoints import load_model, module_config, read_checkpoint
 from lightning_gen.errors import CheckpointError
 from lightning_gen.models import VAE
+from lightning_gen.nn.frozen import resolve_class
 from tests.test_cli import one_line_error
 
 MARKER = "it_was_run"

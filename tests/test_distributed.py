@@ -13,11 +13,13 @@ from lightning_gen.models import (
     ACGAN,
     CGAN,
     DCGAN,
+    DGNAM,
     DRAW,
     GAN,
     GMMN,
     LAPGAN,
     NADE,
+    PPGN,
     VAE,
     VGAN,
     VPN,
@@ -31,6 +33,7 @@ from lightning_gen.models import (
 )
 from lightning_gen.models.vae import Posterior
 from tests.digits import held_out_digits, quiet_trainer
+from tests.models.test_base import STEERED
 from tests.ranks import spawn_ranks
 
 BATCH, STEPS = 8, 3
@@ -205,6 +208,19 @@ class RowsVPN(VPN):
         return {"video": batch[:, :, 8:20, 8:20].unflatten(2, (3, 4))}
 
 
+def without_dropout(model: DGNAM) -> DGNAM:
+    """The discriminator has the paper's dropout, which each rank would draw for itself."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+class RowsPPGN(Rows, PPGN):
+    def noise_like(self, values: Tensor) -> Tensor:
+        return self.rows(tuple(values.shape[1:])) - 0.5
+
+
 class StillGAN(GAN):
     """Checks that both ranks hold the same parameters, and does not move them."""
 
@@ -280,6 +296,9 @@ MODELS = {
         pretraining_steps=1,
         finetuning_steps=1,
     ),
+    "dgn_am": lambda: without_dropout(DGNAM(**STEERED)),
+    "ppgn_h": lambda: without_dropout(RowsPPGN(variant="h", denoiser_units=(8,), **STEERED)),
+    "ppgn_x": lambda: RowsPPGN(variant="x", denoiser_channels=2, **STEERED),
     "nade": lambda: NADE(hidden_size=16, ordering=1, lr=0.01),
     "eonade": lambda: RowsEoNADE(hidden_size=16, lr=0.01),
     "pixel_rnn_pixelcnn": lambda: PixelRNN(variant="pixelcnn", num_layers=1, hidden_size=4, lr=0.01),
@@ -325,6 +344,7 @@ def _fit(name: str, devices: int, path: Path) -> None:
         NADE,
         EoNADE,
         BernoulliMixture,
+        DGNAM,
     )
     if isinstance(model, own):
         model.initialized.fill_(True)  # They would start from the images of the first rank's own loader.
@@ -362,6 +382,10 @@ def test_two_ranks_equal_one_process_on_the_joined_batch(name: str, two_ranks: P
             "conditions",
             "width",
             "widths",
+            "image_mean",
+            "code_mean",
+            "code_std",
+            "code_bounds",
             "mean",
             "std",
         }

@@ -80,6 +80,12 @@ class SampleEvaluation(EvaluationCallback):
         """Forget the statistics of another stage."""
         super().setup(trainer, pl_module, stage)
         for metric in self.metrics:
+            assert isinstance(pl_module, GenerativeModule)  # Or the base has raised.
+            if metric.needs_density and pl_module.no_density:
+                raise LightningGenError(
+                    f"{metric.name} is refused for {type(pl_module).__name__}: {pl_module.no_density}. Remove the "
+                    "metric."
+                )
             metric.reset()
         self._num_reference = 0  # held-out images seen, of this rank until the reference is whole
         self._reference_is_whole = False

@@ -72,9 +72,13 @@ def evaluate(
         num_samples = len(model.paths)
     else:
         raise LightningGenError("Give one of --samples, a folder of images, and --ckpt_path, a checkpoint.")
+    scores = metrics(num_samples, held_out(real, split), extractor is not None)
+    if model.no_density:
+        print(f"Likelihood-like scores are left out: {model.no_density}.")
+        scores = [metric for metric in scores if not metric.needs_density]
     callbacks = [
         ClosingTable(),
-        SampleEvaluation(metrics(num_samples, held_out(real, split), extractor is not None), num_samples, extractor),
+        SampleEvaluation(scores, num_samples, extractor),
         ClosestPairs(min(num_samples, 5000), extractor=extractor),
         SampleNeighbors(min(num_samples, 12), extractor=extractor),
     ]

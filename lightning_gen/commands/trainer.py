@@ -18,14 +18,9 @@ import yaml
 from lightning_gen import __version__, datamodules, models
 from lightning_gen._lightning import LightningDataModule, LightningModule, Trainer, pl
 from lightning_gen.callbacks import ClosingTable, NanGuard, RandomState
-from lightning_gen.checkpoints import (
-    WholeCheckpoints,
-    check_class_paths,
-    module_config,
-    read_checkpoint,
-    resolve_class,
-)
+from lightning_gen.checkpoints import WholeCheckpoints, check_class_paths, module_config, read_checkpoint
 from lightning_gen.errors import CheckpointError, DataError, LightningGenError, TrainingError
+from lightning_gen.nn.frozen import resolve_class
 from lightning_gen.parser import OneLineErrors, RecipeAction
 
 lightning_cli: Any = import_module(f"{pl.__name__}.cli")

@@ -12,6 +12,14 @@ from lightning_gen.functional.bounds import (
     importance_weighted_bound,
     normal_log_prob,
 )
+from lightning_gen.functional.chains import (
+    ascent_step,
+    class_log_prob,
+    langevin_step,
+    linear_schedule,
+    scaled_step,
+    truncated_class_score,
+)
 from lightning_gen.functional.clustering import k_means, purity, retrieval_precision
 from lightning_gen.functional.distances import frechet_distance, inception_score, kernel_distance
 from lightning_gen.functional.filterbank import filterbank, read_patch, write_patch
@@ -40,9 +48,11 @@ from lightning_gen.functional.segmentation import label_confusion, label_scores
 __all__ = [
     "Pyramid",
     "annealed_importance_sampling",
+    "ascent_step",
     "bernoulli_entropy",
     "bernoulli_log_prob",
     "bits_per_dim",
+    "class_log_prob",
     "closest_pairs",
     "count_pairs",
     "dequantize",
@@ -60,7 +70,9 @@ __all__ = [
     "kernel_distance",
     "label_confusion",
     "label_scores",
+    "langevin_step",
     "laplacian_pyramid",
+    "linear_schedule",
     "manifold_coverage",
     "manifold_density",
     "manifold_precision",
@@ -80,9 +92,11 @@ __all__ = [
     "reconstruct_pyramid",
     "retrieval_precision",
     "saturating_loss",
+    "scaled_step",
     "sigmoid_schedule",
     "sqrt_mmd2",
     "to_sphere",
+    "truncated_class_score",
     "tune_step_sizes",
     "two_sample_test",
     "uniform_from_normal",

@@ -42,6 +42,7 @@ class SampleMetric(Metric):
         short_name: name of the score, to which the extractor's is added.
         batch_keys: what it compares samples with, kept for conditional models beside the condition itself.
         needs_features: whether it looks at an extractor's features or logits, or at the images alone.
+        needs_density: whether it takes samples as draws from a distribution, to score its likelihood.
         needs_training: whether it looks at all training images.
         extractor_name: whose features they are, once bound.
         standard_error: of the last computed value, None where there is no formula.
@@ -53,6 +54,7 @@ class SampleMetric(Metric):
     short_name: str
     batch_keys: tuple[str, ...] = ()
     needs_features: bool = True
+    needs_density: bool = False
     needs_training: bool = False
     extractor_name: str | None = None
     standard_error: float | None = None

@@ -38,6 +38,7 @@ class ParzenLogLikelihood(SampleMetric):
 
     short_name = "parzen"
     needs_features = False
+    needs_density = True
     higher_is_better = True
     generated: list[Tensor]
 

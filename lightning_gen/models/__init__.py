@@ -7,6 +7,7 @@ from lightning_gen.models.bernoulli_mixture import BernoulliMixture
 from lightning_gen.models.cgan import CGAN
 from lightning_gen.models.convolutional_cgan import ConvolutionalCGAN
 from lightning_gen.models.dcgan import DCGAN
+from lightning_gen.models.dgn_am import DGNAM
 from lightning_gen.models.digit_classifier import DigitClassifier
 from lightning_gen.models.draw import DRAW
 from lightning_gen.models.draw_classifier import DRAWClassifier
@@ -19,6 +20,7 @@ from lightning_gen.models.lapgan import LAPGAN
 from lightning_gen.models.nade import NADE
 from lightning_gen.models.pix2pix import Pix2Pix
 from lightning_gen.models.pixel_rnn import MultiScalePixelRNN, PixelRNN
+from lightning_gen.models.ppgn import PPGN
 from lightning_gen.models.vae import VAE
 from lightning_gen.models.vgan import VGAN
 from lightning_gen.models.vpn import VPN
@@ -27,11 +29,13 @@ __all__ = [
     "ACGAN",
     "CGAN",
     "DCGAN",
+    "DGNAM",
     "DRAW",
     "GAN",
     "GMMN",
     "LAPGAN",
     "NADE",
+    "PPGN",
     "VAE",
     "VGAN",
     "VPN",

@@ -151,11 +151,13 @@ class GenerativeModule(ImageModule):
         condition_keys: the batch keys that a condition holds; empty for an unconditional model.
         optional_condition_keys: those of a condition that need not be given, such as an image to complete.
         context_frames: how many frames of a video under the condition `video` are given; samples begin with them.
+        no_density: why samples must not be scored as draws from a distribution; empty where they may.
     """
 
     condition_keys: tuple[str, ...] = ()
     optional_condition_keys: tuple[str, ...] = ()
     context_frames: int = 0
+    no_density: str = ""
     initialized: Tensor
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ from lightning_gen.nn.features import (
     FrameAverage,
     InceptionV3,
 )
+from lightning_gen.nn.frozen import FrozenNetwork, TorchvisionClassifier, read_layers
 from lightning_gen.nn.initialization import initialize_normal
 from lightning_gen.nn.label_reader import LabelFeatures, LabelNetwork
 from lightning_gen.nn.masked import MaskedConv2d
@@ -24,14 +25,17 @@ __all__ = [
     "FeatureExtractor",
     "Features",
     "FrameAverage",
+    "FrozenNetwork",
     "InceptionV3",
     "LabelFeatures",
     "LabelNetwork",
     "MaskedConv2d",
     "Maxout",
     "MinibatchDiscrimination",
+    "TorchvisionClassifier",
     "VirtualBatchNorm",
     "WeightNorm",
     "initialize_from_data",
     "initialize_normal",
+    "read_layers",
 ]

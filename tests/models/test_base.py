@@ -14,11 +14,13 @@ from lightning_gen.models import (
     ACGAN,
     CGAN,
     DCGAN,
+    DGNAM,
     DRAW,
     GAN,
     GMMN,
     LAPGAN,
     NADE,
+    PPGN,
     VAE,
     BernoulliMixture,
     EoNADE,
@@ -29,6 +31,18 @@ from lightning_gen.models import (
     as_batch,
 )
 from tests.digits import quiet_trainer, train_on_digits
+
+STEERED: dict[str, Any] = {
+    "image_shape": (1, 28, 28),
+    "encoder": "lightning_gen.nn.DigitFeatures",
+    "code_layer": "features",
+    "comparator_layer": "network.body.11",
+    "generator_units": (16,),
+    "generator_channels": ((4,), (4,)),
+    "discriminator_layers": ((4, 5, 2),),
+    "discriminator_units": (4, 4),
+}
+"""Small networks for DGNAM and PPGN."""
 
 
 class Conditional(GenerativeModule):
@@ -119,6 +133,9 @@ def test_sampling_restores_each_modules_mode() -> None:
         (DCGAN, {"image_shape": (1, 28, 28), "base_channels": 4}),
         (ImprovedGAN, {"reference_batch": 10, "minibatch_kernels": 5, "historical_averaging": 0.1}),
         (GMMN, {"hidden_sizes": (20,)}),
+        (DGNAM, {**STEERED, "num_steps": 2, "step_size": 0.1}),
+        (PPGN, {**STEERED, "variant": "h", "denoiser_units": (8,), "num_steps": 2}),
+        (PPGN, {**STEERED, "variant": "x", "denoiser_channels": 2, "num_steps": 2}),
         (LAPGAN, {"image_shape": (1, 28, 28), "channels": (2, 2), "class_conditional": True}),
         (NADE, {"hidden_size": 20}),
         (DRAW, {"num_glimpses": 2, "hidden_size": 20, "latent_dim": 3}),
