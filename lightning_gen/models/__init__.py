@@ -12,6 +12,7 @@ from lightning_gen.models.draw import DRAW
 from lightning_gen.models.draw_classifier import DRAWClassifier
 from lightning_gen.models.eonade import EoNADE
 from lightning_gen.models.gan import GAN
+from lightning_gen.models.gan_int_cls import GANINTCLS
 from lightning_gen.models.gmmn import GMMN
 from lightning_gen.models.improved_gan import ImprovedGAN
 from lightning_gen.models.label_reader import LabelReader
@@ -27,6 +28,7 @@ __all__ = [
     "DCGAN",
     "DRAW",
     "GAN",
+    "GANINTCLS",
     "GMMN",
     "LAPGAN",
     "NADE",
