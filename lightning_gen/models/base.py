@@ -68,11 +68,11 @@ class ImageModule(LightningModule):
 
     Attributes:
         image_shape: `(C, H, W)` or `(C, T, H, W)` of one image or video.
-        data_key: the batch key of the images or videos, `image` or `video`.
+        data_key: the batch key of what is modelled: images, videos, or keypoints `(N, P, 3)`.
     """
 
     image_shape: tuple[int, ...]
-    data_key: Literal["image", "video"] = "image"
+    data_key: Literal["image", "video", "keypoints"] = "image"
 
     def __init__(self) -> None:
         super().__init__()
