@@ -10,6 +10,7 @@ from lightning_gen.datamodules.image_folder import ImageFolderDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
 from lightning_gen.datamodules.olivetti import OlivettiDataModule
 from lightning_gen.datamodules.paired_images import PairedImageDataModule
+from lightning_gen.datamodules.placed_digits import PlacedDigitsDataModule
 from lightning_gen.datamodules.torchvision import TorchvisionDataModule
 from lightning_gen.datamodules.toronto_faces import TorontoFacesDataModule
 from lightning_gen.datamodules.vectors import VectorDataModule
@@ -26,6 +27,7 @@ __all__ = [
     "MNISTDataModule",
     "OlivettiDataModule",
     "PairedImageDataModule",
+    "PlacedDigitsDataModule",
     "TorchvisionDataModule",
     "TorontoFacesDataModule",
     "VectorDataModule",
