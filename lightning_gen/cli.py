@@ -31,6 +31,10 @@ FUNCTIONS = {  # name: where its function is, and what it does
         "draw:draw",
         "show how a DRAW or a LAPGAN draws: lightning-gen draw --ckpt_path last.ckpt --output a.gif",
     ),
+    "move": (
+        "move:move",
+        "draw the same while its box or its keypoints move: lightning-gen move --ckpt_path last.ckpt --output a.png",
+    ),
     "probe": ("probe:probe", "classify images by what a checkpoint's discriminator sees in them"),
     "evaluate": (
         "evaluate:evaluate",

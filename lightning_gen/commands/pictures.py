@@ -28,11 +28,16 @@ class Condition:
         label: class of every image.
         caption: description of every image.
         source: path of the picture that every image is made of.
+        box: left, top, width and height of what is drawn, in shares of the image.
+        keypoints: for each part x and y in shares of the image, and 1, or [0, 0, 0] for one that is not there; null for
+            one that the model is to place.
     """
 
     label: int | None = None
     caption: str | None = None
     source: str | None = None
+    box: list[float] | None = None
+    keypoints: list[list[float] | None] | None = None
 
     def rows(self, number: int) -> dict[str, Any] | None:
         """The same condition for each of a number of images."""
@@ -41,7 +46,19 @@ class Condition:
         label = {} if self.label is None else {"label": torch.full((number,), self.label)}
         caption = {} if self.caption is None else {"caption": [self.caption] * number}
         source = {} if self.source is None else {"source": read_source(self.source).expand(number, -1, -1, -1)}
-        return {**label, **caption, **source} or None
+        box = {} if self.box is None else {"box": torch.tensor([self.box] * number)}
+        points = {} if self.keypoints is None else {"keypoints": read_keypoints(self.keypoints).expand(number, -1, -1)}
+        return {**label, **caption, **source, **box, **points} or None
+
+
+def read_keypoints(keypoints: list[list[float] | None]) -> Tensor:
+    """Keypoints as they are typed, `(P, 3)`; NaN for those that are not given."""
+    import torch
+
+    for index, point in enumerate(keypoints):
+        if point is not None and len(point) != 3:
+            raise LightningGenError(f"Keypoint {index} is {point}; expected [x, y, 1], [0, 0, 0] or null.")
+    return torch.tensor([[torch.nan] * 3 if point is None else point for point in keypoints])
 
 
 def read_source(path: str) -> Tensor:

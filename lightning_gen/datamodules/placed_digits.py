@@ -31,6 +31,7 @@ COLOURS = {
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
+
 FORMS = (
     "a {colour} {digit}",
     "the {colour} {digit}",
@@ -45,18 +46,10 @@ FORMS = (
 )
 """Ten captions of every image."""
 
-WORDS = sorted({word.strip(",") for form in FORMS for word in form.split() if "{" not in word} | {*COLOURS, *DIGITS})
-"""All that captions are made of."""
-
 
 def captions(digit: int, colour: str) -> list[str]:
     """The ten captions of a digit in a colour."""
     return [form.format(colour=colour, digit=DIGITS[digit]) for form in FORMS]
-
-
-def bag_of_words(texts: list[str]) -> Tensor:
-    """Which of the `WORDS` each text has, 0 or 1, `(K, V)`."""
-    return torch.tensor([[float(word in text.replace(",", "").split()) for word in WORDS] for text in texts])
 
 
 def place_digits(digits: Tensor, boxes: Tensor, size: int) -> Tensor:
@@ -71,7 +64,9 @@ def place_digits(digits: Tensor, boxes: Tensor, size: int) -> Tensor:
         `(N, size, size)` in [0, 1].
     """
     row = torch.tensor([0.0, 0.0, 1.0]).expand(len(digits), 1, 3)
-    into, out_of = (torch.cat([make(b), row], 1) for make, b in ((crop_transform, ink_box(digits)), (paste_transform, boxes)))
+    into, out_of = (
+        torch.cat([make(b), row], 1) for make, b in ((crop_transform, ink_box(digits)), (paste_transform, boxes))
+    )
     grid = F.affine_grid((into @ out_of)[:, :2], [len(digits), 1, size, size], align_corners=False)
     return F.grid_sample(digits[:, None], grid, align_corners=False).squeeze(1)
 
@@ -79,9 +74,8 @@ def place_digits(digits: Tensor, boxes: Tensor, size: int) -> Tensor:
 class PlacedDigitsDataModule(ImageDataModule):
     """Real digits in colour, stretched into a box anywhere on a black ground.
 
-    A batch holds `image`, `label`, ten captions each (`caption`), `box` and `keypoints` (see `ink_box` and
-    `stroke_keypoints`), both measured in the image, and `text_embedding` `(N, 10, V)`: which words of the `WORDS` that
-    captions are made of each of them has. Everything about an image comes from its number and a fixed seed.
+    A batch holds `image`, `label`, ten captions each (`caption`), and `box` and `keypoints` (see `ink_box` and
+    `stroke_keypoints`), both measured in the image. Everything about an image comes from its number and a fixed seed.
 
     Args:
         source: the 5,000 embedded digits (`digits`), or MNIST, split 50,000/10,000/10,000 (`mnist`).
@@ -138,7 +132,7 @@ class PlacedDigitsDataModule(ImageDataModule):
 
     @property
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"label": (), "box": (4,), "keypoints": (5, 3), "text_embedding": (len(FORMS), len(WORDS))}
+        return {"label": (), "box": (4,), "keypoints": (5, 3)}
 
     def prepare_data(self) -> None:
         """Download MNIST if it is missing and asked for; Lightning calls this in one process."""
@@ -159,16 +153,18 @@ class PlacedDigitsDataModule(ImageDataModule):
         draws = torch.rand(len(digits), 5, generator=generator)
         colours = torch.randint(len(COLOURS), (len(digits),), generator=generator)
         tints = torch.tensor(list(COLOURS.values()))
-        parts = [self._part(*part) for part in zip(*(x.split(5000) for x in (digits, draws, tints[colours])), strict=True)]
+        parts = [
+            self._part(*part) for part in zip(*(x.split(5000) for x in (digits, draws, tints[colours])), strict=True)
+        ]
         image, box, keypoints = (torch.cat(column) for column in zip(*parts, strict=True))
         names = list(COLOURS)
         written = [[captions(digit, colour) for colour in names] for digit in range(10)]
-        embedded = torch.stack([torch.stack([bag_of_words(texts) for texts in row]) for row in written])
         return {
             "image": image,
             "label": labels,
-            "caption": [written[label][colour] for label, colour in zip(labels.tolist(), colours.tolist(), strict=True)],
-            "text_embedding": embedded[labels, colours],
+            "caption": [
+                written[label][colour] for label, colour in zip(labels.tolist(), colours.tolist(), strict=True)
+            ],
             "box": box,
             "keypoints": keypoints,
         }

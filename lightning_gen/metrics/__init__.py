@@ -12,12 +12,14 @@ from lightning_gen.metrics.manifold import Coverage, Density, Precision, Recall
 from lightning_gen.metrics.memorization import Memorization
 from lightning_gen.metrics.ms_ssim import MSSSIM
 from lightning_gen.metrics.parzen import ParzenLogLikelihood
+from lightning_gen.metrics.placement import BoxIoU, KeypointAccuracy
 from lightning_gen.metrics.support_size import SupportSize
 from lightning_gen.metrics.two_sample_test import TwoSamplePValue
 
 __all__ = [
     "MSSSIM",
     "Agreement",
+    "BoxIoU",
     "ClassEntropy",
     "Confidence",
     "Coverage",
@@ -25,6 +27,7 @@ __all__ = [
     "FrechetDistance",
     "InceptionScore",
     "KernelDistance",
+    "KeypointAccuracy",
     "LabelScore",
     "Memorization",
     "ParzenLogLikelihood",

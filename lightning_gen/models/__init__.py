@@ -13,8 +13,10 @@ from lightning_gen.models.draw_classifier import DRAWClassifier
 from lightning_gen.models.eonade import EoNADE
 from lightning_gen.models.gan import GAN
 from lightning_gen.models.gan_int_cls import GANINTCLS
+from lightning_gen.models.gawwn import GAWWN
 from lightning_gen.models.gmmn import GMMN
 from lightning_gen.models.improved_gan import ImprovedGAN
+from lightning_gen.models.keypoint_gan import KeypointGAN
 from lightning_gen.models.label_reader import LabelReader
 from lightning_gen.models.lapgan import LAPGAN
 from lightning_gen.models.nade import NADE
@@ -29,6 +31,7 @@ __all__ = [
     "DRAW",
     "GAN",
     "GANINTCLS",
+    "GAWWN",
     "GMMN",
     "LAPGAN",
     "NADE",
@@ -44,6 +47,7 @@ __all__ = [
     "GenerativeModule",
     "ImageModule",
     "ImprovedGAN",
+    "KeypointGAN",
     "LabelReader",
     "LikelihoodModule",
     "MultiScalePixelRNN",

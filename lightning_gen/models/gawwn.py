@@ -14,6 +14,7 @@ Keypoints enter as one-hot maps, and as a mask of all that are there. See config
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -28,9 +29,11 @@ from lightning_gen.functional.adversarial import non_saturating_loss
 from lightning_gen.functional.placement import crop_boxes, keypoint_maps, paste_boxes
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
+from lightning_gen.models.captioned import CaptionedModule
+from lightning_gen.nn.bag_of_words import BagOfWords
 from lightning_gen.nn.initialization import initialize_normal
 
-# Layers: a convolution, batch normalisation, and most often an activation. Sizes in brackets are sides of maps. --------
+# Layers: a convolution, batch normalisation, most often an activation. Sizes in brackets are sides of maps. ---------
 
 HALVING = {"kernel_size": 4, "stride": 2, "padding": 1}
 KEEPING = {"kernel_size": 3, "padding": 1}
@@ -88,7 +91,7 @@ def halvings(size: int) -> int:
 
 
 class BoxGenerator(nn.Module):
-    """Global path: where the caption is to be, and noise; local path: what it is, made whole and pasted into the box."""
+    """Global path: where the caption is to be, and noise; local path: what is there, made whole and pasted in."""
 
     def __init__(self, image_shape: tuple[int, ...], text_dim: int, latent_dim: int, n: int, size: int) -> None:
         super().__init__()
@@ -283,12 +286,6 @@ def what_where_loss(real: Tensor, mismatched: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(-real).mean() + 0.5 * (F.softplus(mismatched).mean() + F.softplus(fake).mean())
 
 
-def check_embeddings(text: Any, size: int, error: type[DataError | ConditionError]) -> None:
-    """Refuse what are no embeddings of captions of a length."""
-    if not (isinstance(text, Tensor) and text.is_floating_point() and text.ndim in (2, 3) and text.shape[-1] == size):
-        raise error(f"text_embedding is {described(text)}; expected floats (N, {size}), or (N, K, {size}) for K captions.")
-
-
 def check_boxes(boxes: Any, error: type[DataError | ConditionError]) -> None:
     """Refuse boxes that reach beyond the image, or have no area; the first of them is named."""
     form = "left, top, width, height in shares of the image"
@@ -320,15 +317,7 @@ def described(values: Any) -> str:
     return f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
 
 
-def average_captions(text: Tensor, number: int) -> Tensor:
-    """Means of embeddings of captions drawn with replacement, `(N, K, T) -> (N, T)`; `(N, T)` as it is."""
-    if text.ndim == 2:
-        return text
-    drawn = torch.randint(text.shape[1], (len(text), number), device=text.device)
-    return text.gather(1, drawn[..., None].expand(-1, -1, text.shape[2])).mean(1)
-
-
-class GAWWN(AdversarialModule):
+class GAWWN(CaptionedModule, AdversarialModule):
     """The what-where networks of 2016, for square images. The defaults are the paper's for birds with keypoints.
 
     Args:
@@ -336,8 +325,9 @@ class GAWWN(AdversarialModule):
         location: whether a condition says where the object is by a `box`, left, top, width, height in [0, 1],
             `(N, 4)`; or where its parts are by `keypoints`, x and y in [0, 1] and 1 if there, else 0, `(N, P, 3)`.
         num_keypoints: P, where they are asked for.
-        text_dim: length of the captions' embeddings, `text_embedding` `(N, T)`, or `(N, K, T)` for K captions.
-        num_captions: in training the embeddings of so many of the K captions, drawn at random, are averaged.
+        text_dim: length of a caption's embedding, where the data bring them.
+        vocabulary: all words of the captions, if their presence is to be the embedding instead.
+        num_captions: in training the embeddings of so many captions of an image, drawn anew each time, are averaged.
         latent_dim: length of the noise z, standard normal.
         base_channels: n, of the generator's layers, in multiples and fractions.
         discriminator_channels: d, of the discriminator's layers.
@@ -359,6 +349,7 @@ class GAWWN(AdversarialModule):
         location: Literal["box", "keypoints"] = "keypoints",
         num_keypoints: int = 15,
         text_dim: int = 1024,
+        vocabulary: list[str] | None = None,
         num_captions: int = 4,
         latent_dim: int = 100,
         base_channels: int = 128,
@@ -374,10 +365,14 @@ class GAWWN(AdversarialModule):
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
         self.image_shape = image_shape = tuple(image_shape)
-        self.condition_keys = ("text_embedding", location)
+        if vocabulary is None:
+            self.set_text(text_dim, None, None)
+        else:
+            self.set_text(len(vocabulary), BagOfWords(vocabulary), None)
+        text_dim = self.text_dim
+        self.condition_keys = (*self.condition_keys, location)
         self.location = location
         self.num_keypoints = num_keypoints
-        self.text_dim = text_dim
         self.num_captions = num_captions
         self.latent_dim = latent_dim
         self.map_size = size = map_size
@@ -399,29 +394,30 @@ class GAWWN(AdversarialModule):
 
     # Conditions -------------------------------------------------------------------------------------------------
 
+    def initialize_from(self, batches: Iterable[Any]) -> None:
+        """Read a text encoder's weights; words have none."""
+        if not isinstance(self.text_encoder, BagOfWords):
+            super().initialize_from(batches)
+
     def check_batch(self, batch: Batch) -> None:
-        """Also refuse a batch without captions and places that fit."""
+        """Also refuse a batch without places that fit."""
         super().check_batch(batch)
-        if missing := [key for key in self.condition_keys if key not in batch]:
-            raise DataError(f"The batch holds {sorted(batch)}; GAWWN with location={self.location} needs {missing} too.")
-        self.check_values(batch, DataError)
+        self.check_place(batch[self.location], DataError)
 
     def check_condition(
         self, condition: Condition | None, num_samples: int, generator: torch.Generator | None = None
-    ) -> Condition | None:
-        """Also refuse captions and places that do not fit."""
+    ) -> Condition:
+        """Also refuse places that do not fit; captions are returned as embeddings."""
         condition = super().check_condition(condition, num_samples, generator)
-        assert condition is not None
-        self.check_values(condition, ConditionError)
+        self.check_place(condition[self.location], ConditionError)
         return condition
 
-    def check_values(self, condition: Condition, error: type[DataError | ConditionError]) -> None:
-        """Refuse embeddings of another length, boxes beyond the image or without area, and other keypoints."""
-        check_embeddings(condition["text_embedding"], self.text_dim, error)
+    def check_place(self, place: Any, error: type[DataError | ConditionError]) -> None:
+        """Refuse boxes beyond the image or without area, and keypoints of another number."""
         if self.location == "box":
-            check_boxes(condition["box"], error)
+            check_boxes(place, error)
         else:
-            check_keypoints(condition["keypoints"], self.num_keypoints, error)
+            check_keypoints(place, self.num_keypoints, error)
 
     def place(self, condition: Condition | Batch) -> Tensor:
         """Where things are, as the networks take it: boxes `(N, 4)`, or maps `(N, P, map_size, map_size)`."""
@@ -437,15 +433,16 @@ class GAWWN(AdversarialModule):
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The images of noise under captions and places, `(N, latent_dim) -> (N, *image_shape)` in [0, 1].
 
-        Of several captions the mean of all embeddings is taken.
+        Of several captions of an image the mean of the embeddings is taken.
         """
-        condition = self.check_condition(condition, len(z))
-        assert condition is not None
-        text = condition["text_embedding"].to(self.dtype)
-        return self.generator(z, self.place(condition), text.mean(1) if text.ndim == 3 else text) / 2 + 0.5
+        return self._generate(z, self.check_condition(condition, len(z)))
+
+    def _generate(self, z: Tensor, condition: Condition) -> Tensor:
+        return self.generator(z, self.place(condition), condition["text_embedding"].to(self.dtype)) / 2 + 0.5
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
-        return self.decode(self.sample_latent(num_samples, generator), condition)
+        assert condition is not None
+        return self._generate(self.sample_latent(num_samples, generator), condition)
 
     # Training ---------------------------------------------------------------------------------------------------
 
@@ -458,7 +455,7 @@ class GAWWN(AdversarialModule):
         optimizer_d, optimizer_g = self.optimizers()  # type: ignore[attr-defined]
         batch = self.as_batch(batch)
         images, place = 2 * batch["image"] - 1, self.place(batch)
-        text = average_captions(batch["text_embedding"].to(self.dtype), self.num_captions)
+        text = self.draw_text(batch, self.num_captions)
         trunk, judge = self.discriminator.trunk, self.discriminator
 
         fake = self.generator(self.sample_latent(len(images)), place, text)

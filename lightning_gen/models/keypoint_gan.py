@@ -5,12 +5,13 @@ section 4.4. Parts k that a user gives, by switches s, stay as they are, and a n
 
     G(z, t, k, s) = s k + (1 - s) f(z, t, s k)
 
-It is trained against a discriminator of keypoints and captions, with every switch on one time in ten. What it draws goes
-to `GAWWN`, which then makes images of captions alone. See configs/keypoint_gan/README.md for what differs.
+It is trained against a discriminator of keypoints and captions, with every switch on one time in ten. What it draws
+goes to `GAWWN`, which then makes images of captions alone. See configs/keypoint_gan/README.md for what differs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,8 +21,10 @@ from torch.optim import Optimizer
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.models.adversarial import AdversarialModule
-from lightning_gen.models.base import Batch, Condition
-from lightning_gen.models.gawwn import average_captions, check_embeddings, check_keypoints
+from lightning_gen.models.base import Condition
+from lightning_gen.models.captioned import CaptionedModule
+from lightning_gen.models.gawwn import check_keypoints
+from lightning_gen.nn.bag_of_words import BagOfWords
 from lightning_gen.nn.initialization import initialize_normal
 
 
@@ -66,7 +69,7 @@ class Discriminator(nn.Module):
         return self.output(torch.cat([self.keypoints(keypoints.flatten(1)), self.text(text)], 1))  # (N, 1)
 
 
-class KeypointGAN(AdversarialModule):
+class KeypointGAN(CaptionedModule, AdversarialModule):
     """The conditional keypoint generator of 2016, with the paper's values for birds.
 
     `sample` returns keypoints `(N, P, 3)`: x and y in [0, 1], and how surely each is there. Its condition holds
@@ -74,8 +77,9 @@ class KeypointGAN(AdversarialModule):
 
     Args:
         num_keypoints: P.
-        text_dim: length of the captions' embeddings, `text_embedding` `(N, T)`, or `(N, K, T)` for K captions.
-        num_captions: in training the embeddings of so many of the K captions, drawn at random, are averaged.
+        text_dim: length of a caption's embedding, where the data bring them.
+        vocabulary: all words of the captions, if their presence is to be the embedding instead.
+        num_captions: in training the embeddings of so many captions of an image, drawn anew each time, are averaged.
         latent_dim: length of the noise z, standard normal.
         base_channels: n, units of the generator's layers, in multiples.
         discriminator_channels: d, units of the discriminator's layers, in multiples.
@@ -90,12 +94,13 @@ class KeypointGAN(AdversarialModule):
     """
 
     data_key = "keypoints"
-    condition_keys = ("text_embedding",)
+    optional_condition_keys = ("keypoints",)
 
     def __init__(
         self,
         num_keypoints: int = 15,
         text_dim: int = 1024,
+        vocabulary: list[str] | None = None,
         num_captions: int = 4,
         latent_dim: int = 100,
         base_channels: int = 128,
@@ -111,36 +116,33 @@ class KeypointGAN(AdversarialModule):
         if num_keypoints < 1 or not 0 <= keep_prob <= 1:
             raise DataError(f"num_keypoints is {num_keypoints} and keep_prob {keep_prob}; expected 1 or more, a share.")
         self.image_shape = (num_keypoints, 3)
-        self.text_dim = text_dim
+        if vocabulary is None:
+            self.set_text(text_dim, None, None)
+        else:
+            self.set_text(len(vocabulary), BagOfWords(vocabulary), None)
         self.num_captions = num_captions
         self.latent_dim = latent_dim
         self.keep_prob = keep_prob
-        self.generator = Generator(num_keypoints, text_dim, latent_dim, base_channels)
-        self.discriminator = Discriminator(num_keypoints, text_dim, discriminator_channels)
+        self.generator = Generator(num_keypoints, self.text_dim, latent_dim, base_channels)
+        self.discriminator = Discriminator(num_keypoints, self.text_dim, discriminator_channels)
 
     # Conditions -------------------------------------------------------------------------------------------------
 
-    def check_batch(self, batch: Batch) -> None:
-        """Also refuse a batch without captions."""
-        super().check_batch(batch)
-        if "text_embedding" not in batch:
-            raise DataError(f"The batch holds {sorted(batch)}; KeypointGAN needs 'text_embedding' too.")
-        check_embeddings(batch["text_embedding"], self.text_dim, DataError)
+    def initialize_from(self, batches: Iterable[Any]) -> None:
+        """Read a text encoder's weights; words have none."""
+        if not isinstance(self.text_encoder, BagOfWords):
+            super().initialize_from(batches)
 
     def check_condition(
         self, condition: Condition | None, num_samples: int, generator: torch.Generator | None = None
-    ) -> Condition | None:
-        """Also refuse captions and keypoints that do not fit; keypoints may be left out."""
-        every = torch.full((num_samples, *self.image_shape), torch.nan)
-        if condition is not None and "text_embedding" in condition:
-            condition = {"keypoints": every, **condition}
+    ) -> Condition:
+        """Also refuse keypoints that do not fit; they may be left out. Captions are returned as embeddings."""
+        if condition is not None:
+            none_given = torch.full((num_samples, *self.image_shape), torch.nan)
+            condition = {"keypoints": none_given, **condition}
         condition = super().check_condition(condition, num_samples, generator)
-        assert condition is not None
-        check_embeddings(condition["text_embedding"], self.text_dim, ConditionError)
         given = condition["keypoints"]
-        check_keypoints(
-            given.nan_to_num() if isinstance(given, Tensor) else given, self.image_shape[0], ConditionError
-        )
+        check_keypoints(given.nan_to_num() if isinstance(given, Tensor) else given, self.image_shape[0], ConditionError)
         return condition
 
     # Keypoints --------------------------------------------------------------------------------------------------
@@ -160,14 +162,16 @@ class KeypointGAN(AdversarialModule):
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The keypoints of noise under captions, and with those given: `(N, latent_dim) -> (N, P, 3)`."""
-        condition = self.check_condition(condition, len(z))
-        assert condition is not None
+        return self._generate(z, self.check_condition(condition, len(z)))
+
+    def _generate(self, z: Tensor, condition: Condition) -> Tensor:
         text, keypoints = (condition[key].to(self.dtype) for key in ("text_embedding", "keypoints"))
         switches = keypoints.isfinite().all(2, keepdim=True).to(self.dtype)
-        return self.complete(z, text.mean(1) if text.ndim == 3 else text, keypoints.nan_to_num(), switches)
+        return self.complete(z, text, keypoints.nan_to_num(), switches)
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
-        return self.decode(self.sample_latent(num_samples, generator), condition)
+        assert condition is not None
+        return self._generate(self.sample_latent(num_samples, generator), condition)
 
     # Training ---------------------------------------------------------------------------------------------------
 
@@ -176,7 +180,7 @@ class KeypointGAN(AdversarialModule):
         optimizer_d, optimizer_g = self.optimizers()  # type: ignore[attr-defined]
         batch = self.as_batch(batch)
         keypoints = batch["keypoints"].to(self.dtype)
-        text = average_captions(batch["text_embedding"].to(self.dtype), self.num_captions)
+        text = self.draw_text(batch, self.num_captions)
 
         number = len(keypoints)
         fake = self.complete(self.sample_latent(number), text, keypoints, self.draw_switches(number))
