@@ -18,7 +18,7 @@ def move(
     seed: int = 0,
     device: Device = "auto",
 ) -> None:
-    """Draw what a model makes of a place that moves, grows, shrinks or is stretched (Reed et al. 2016, figures 4 and 5).
+    """Draw what a model makes of a place that moves, grows or is stretched (Reed et al. 2016, figures 4 and 5).
 
     The first row shows the places, each other one what the same noise becomes in them.
 

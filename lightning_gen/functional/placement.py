@@ -1,4 +1,4 @@
-"""Boxes and keypoints on maps and images: what is cut out of a place, put into it, and found there (Reed et al. 2016)."""
+"""Boxes and keypoints on maps and images: cut out of a place, put into it, and found there (Reed et al. 2016)."""
 
 from __future__ import annotations
 

@@ -30,12 +30,12 @@ from lightning_gen.functional.placement import crop_boxes, keypoint_maps, paste_
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
 from lightning_gen.models.captioned import CaptionedModule
+from lightning_gen.models.gan_int_cls import HALVING, Residual, cls_loss
 from lightning_gen.nn.bag_of_words import BagOfWords
 from lightning_gen.nn.initialization import initialize_normal
 
 # Layers: a convolution, batch normalisation, most often an activation. Sizes in brackets are sides of maps. ---------
 
-HALVING = {"kernel_size": 4, "stride": 2, "padding": 1}
 KEEPING = {"kernel_size": 3, "padding": 1}
 CLOSING = {"kernel_size": 4}  # From 4 x 4 to 1 x 1, or, transposed, back.
 POINTWISE = {"kernel_size": 1}
@@ -59,22 +59,6 @@ def linear(before: int, after: int) -> nn.Sequential:
 def leaky() -> nn.Module:
     """The discriminator's activation."""
     return nn.LeakyReLU(0.2)
-
-
-class Residual(nn.Module):
-    """A bottleneck of a quarter of the channels around which maps are passed, rectified after the sum."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        inner = channels // 4
-        self.layers = nn.Sequential(
-            conv(channels, inner, POINTWISE, nn.ReLU()),
-            conv(inner, inner, KEEPING, nn.ReLU()),
-            conv(inner, channels, KEEPING),
-        )
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return (maps + self.layers(maps)).relu()
 
 
 def spread(vectors: Tensor, size: int) -> Tensor:
@@ -110,7 +94,7 @@ class BoxGenerator(nn.Module):
         )
         self.local_path = nn.Sequential(up(8 * n, widths[0], CLOSING))
         for before, after in pairwise(widths):
-            self.local_path += nn.Sequential(Residual(before), up(before, after, HALVING))
+            self.local_path += nn.Sequential(Residual(before, nn.ReLU()), up(before, after, HALVING))
         doublings = halvings(4 * image_shape[1] // size)
         channels = [2 * n, *(n // 4**level for level in range(doublings - 1))]
         self.merge = nn.Sequential(
@@ -195,7 +179,7 @@ class KeypointGenerator(nn.Module):
         self.merge = nn.Sequential(
             conv(5 * n + num_keypoints, 4 * n, KEEPING, nn.ReLU()),
             conv(4 * n, 4 * n, KEEPING),
-            Residual(4 * n),
+            Residual(4 * n, nn.ReLU()),
             *(up(before, after, HALVING, nn.ReLU()) for before, after in pairwise(channels)),
             nn.ConvTranspose2d(channels[-1], image_shape[0], **HALVING),
             nn.Tanh(),
@@ -267,23 +251,6 @@ def downward(d: int, levels: int) -> nn.Sequential:
 def head(d: int) -> nn.Sequential:
     """The logit of both paths together."""
     return nn.Sequential(nn.Linear(2 * d, d), nn.BatchNorm1d(d), leaky(), nn.Linear(d, 1))
-
-
-def what_where_loss(real: Tensor, mismatched: Tensor, fake: Tensor) -> Tensor:
-    r"""The discriminator's loss, $-E \log D(x, l, t) - \frac12 E \log(1 - D(x, l, t')) - \frac12 E \log(1 - D(G))$.
-
-    Args:
-        real: logits of real images under their own captions.
-        mismatched: logits of real images under captions of others.
-        fake: logits of generated images.
-
-    Returns:
-        Nats, a scalar.
-
-    >>> what_where_loss(torch.zeros(2, 1), torch.zeros(2, 1), torch.zeros(2, 1))  # 2 log 2
-    tensor(1.3863)
-    """
-    return F.softplus(-real).mean() + 0.5 * (F.softplus(mismatched).mean() + F.softplus(fake).mean())
 
 
 def check_boxes(boxes: Any, error: type[DataError | ConditionError]) -> None:
@@ -400,9 +367,17 @@ class GAWWN(CaptionedModule, AdversarialModule):
             super().initialize_from(batches)
 
     def check_batch(self, batch: Batch) -> None:
-        """Also refuse a batch without places that fit."""
+        """Also refuse a batch without places."""
+        if self.location not in batch:
+            raise DataError(f"The batch holds {sorted(batch)}; GAWWN with location={self.location} needs it there too.")
         super().check_batch(batch)
-        self.check_place(batch[self.location], DataError)
+
+    def check_text(self, values: Any, key: str, error: type[ConditionError] | type[DataError]) -> None:
+        """Check places too, where all that a batch or a condition holds is checked."""
+        if key == self.location:
+            self.check_place(values, error)
+        else:
+            super().check_text(values, key, error)
 
     def check_condition(
         self, condition: Condition | None, num_samples: int, generator: torch.Generator | None = None
@@ -461,7 +436,7 @@ class GAWWN(CaptionedModule, AdversarialModule):
         fake = self.generator(self.sample_latent(len(images)), place, text)
         features = trunk(images)  # Once for both captions.
         real, mismatched = judge(features, place, text), judge(features, place, self.mismatch(text))
-        loss_d = what_where_loss(real, mismatched, judge(trunk(fake.detach()), place, text))
+        loss_d = cls_loss(real, mismatched, judge(trunk(fake.detach()), place, text), weight=0.5)
         self.step((optimizer_d, loss_d))
 
         loss_g = non_saturating_loss(judge(trunk(fake), place, text))
