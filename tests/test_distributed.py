@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_gen.functional.placement import ink_box, stroke_keypoints
 from lightning_gen.models import (
     ACGAN,
     CGAN,
     DCGAN,
     DRAW,
     GAN,
+    GAWWN,
     GMMN,
     LAPGAN,
     NADE,
@@ -23,6 +25,7 @@ from lightning_gen.models import (
     ConvolutionalCGAN,
     EoNADE,
     ImprovedGAN,
+    KeypointGAN,
     MultiScalePixelRNN,
     Pix2Pix,
     PixelRNN,
@@ -168,6 +171,36 @@ class RowsConvolutionalCGAN(Rows, ConvolutionalCGAN):
         return {"attributes": self.rows((1,))}
 
 
+class RowsGAWWN(Rows, GAWWN):
+    """At places that the image itself gives, on a border of black; wrong captions are the neighbours'."""
+
+    sample_latent, on_train_epoch_start = RowsDCGAN.sample_latent, RowsDCGAN.on_train_epoch_start
+
+    def as_batch(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"image": torch.nn.functional.pad(batch, (2, 2, 2, 2)), **places(batch)}
+
+    def mismatch(self, text: Tensor) -> Tensor:
+        return text.roll(2 // self.trainer.world_size, 0)  # A rank has every other row.
+
+
+class RowsKeypointGAN(Rows, KeypointGAN):
+    """With keypoints that an image gives; which of them are given is too."""
+
+    sample_latent, on_train_epoch_start = RowsDCGAN.sample_latent, RowsDCGAN.on_train_epoch_start
+
+    def as_batch(self, batch: Tensor) -> dict[str, Tensor]:
+        return places(batch)
+
+    def draw_switches(self, num_samples: int) -> Tensor:
+        return (self.rows((5, 1)) < 0.5).double()
+
+
+def places(digits: Tensor) -> dict[str, Tensor]:
+    """Where digits are, and how white their columns are for captions."""
+    ink = digits.squeeze(1)
+    return {"box": ink_box(ink).double(), "keypoints": stroke_keypoints(ink).double(), "text_embedding": ink.mean(1)}
+
+
 class RowsPix2Pix(Rows, Pix2Pix):
     """From the image's own mirror, on a border of black; normalised by each image's own statistics."""
 
@@ -241,6 +274,24 @@ MODELS = {
         dropout=0.0,
         lr=0.01,
     ),
+    **{
+        f"gawwn_{location}": lambda location=location: RowsGAWWN(
+            (1, 32, 32),
+            location,
+            num_keypoints=5,
+            text_dim=28,
+            latent_dim=3,
+            base_channels=4,
+            discriminator_channels=2,
+            text_channels=2,
+            map_size=8,
+            lr=0.01,
+        )
+        for location in ("box", "keypoints")
+    },
+    "keypoint_gan": lambda: RowsKeypointGAN(
+        5, text_dim=28, latent_dim=3, base_channels=2, discriminator_channels=2, lr=0.01
+    ),
     "improved_gan": RowsImprovedGAN,
     "pix2pix": lambda: RowsPix2Pix(
         (1, 32, 32), num_levels=3, base_channels=2, patch_size=16, dropout=0.0, lr=0.01, constant_epochs=1
@@ -292,6 +343,8 @@ def _fit(name: str, devices: int, path: Path) -> None:
         RowsCGAN,
         RowsConvolutionalCGAN,
         RowsACGAN,
+        RowsGAWWN,
+        RowsKeypointGAN,
         RowsImprovedGAN,
         RowsLAPGAN,
         NADE,

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lightning_gen.functional.placement import keypoint_maps
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -35,7 +37,8 @@ def image_grid(images: Tensor, num_columns: int, padding: int = 2) -> Tensor:
     """Lay images out in rows.
 
     Args:
-        images: `(N, C, H, W)` in [0, 1]; videos `(N, C, T, H, W)` become strips of their frames.
+        images: `(N, C, H, W)` in [0, 1]; videos `(N, C, T, H, W)` become strips of their frames, and keypoints
+            `(N, P, 3)` pictures of 32 x 32 with a white pixel for each that is there.
         num_columns: images in a row.
         padding: pixels around each image.
 
@@ -44,6 +47,8 @@ def image_grid(images: Tensor, num_columns: int, padding: int = 2) -> Tensor:
     """
     from torchvision.utils import make_grid
 
+    if images.ndim == 3:
+        images = keypoint_maps(images, 32).amax(1, keepdim=True)
     if images.ndim == 5:
         images = images.transpose(2, 3).flatten(3)  # (N, C, H, T * W)
     return make_grid(images.clamp(0, 1), nrow=num_columns, padding=padding)

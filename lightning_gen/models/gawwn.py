@@ -300,6 +300,9 @@ class GAWWN(CaptionedModule, AdversarialModule):
         discriminator_channels: d, of the discriminator's layers.
         text_channels: numbers that the discriminator makes of an embedding.
         map_size: side of the maps on which places are, 4 doubled once or more.
+        joint_normalization: let the discriminator normalise real and generated images as one batch. In batches of
+            their own, as published, what sets all of one apart from all of the other is taken away before the last
+            layer.
         lr: Adam's step size in the first epochs.
         betas: Adam's decay rates.
         halve_every_n_epochs: the step size is halved each time so many epochs have passed.
@@ -323,6 +326,7 @@ class GAWWN(CaptionedModule, AdversarialModule):
         discriminator_channels: int = 128,
         text_channels: int = 128,
         map_size: int = 16,
+        joint_normalization: bool = False,
         lr: float = 2e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         halve_every_n_epochs: int = 100,
@@ -341,6 +345,7 @@ class GAWWN(CaptionedModule, AdversarialModule):
         self.location = location
         self.num_keypoints = num_keypoints
         self.num_captions = num_captions
+        self.joint_normalization = joint_normalization
         self.latent_dim = latent_dim
         self.map_size = size = map_size
         sides = [size * 2**level for level in range(1, 6)]
@@ -425,22 +430,28 @@ class GAWWN(CaptionedModule, AdversarialModule):
         """Captions of other images, by a permutation of the batch; a few may stay where they are."""
         return text[torch.randperm(len(text), device=text.device)]
 
+    def judge(self, images: Tensor, fake: Tensor, place: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of real images under their own and under others' captions, and of generated ones, `(N, 1)` each."""
+        trunk, judge, others = self.discriminator.trunk, self.discriminator, self.mismatch(text)
+        if self.joint_normalization:
+            real, made = trunk(torch.cat([images, fake])).chunk(2)
+            logits = judge(torch.cat([real, real, made]), torch.cat(3 * [place]), torch.cat([text, others, text]))
+            return logits.chunk(3)
+        real, made = trunk(images), trunk(fake)
+        return judge(real, place, text), judge(real, place, others), judge(made, place, text)
+
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Update D on real images under their own and others' captions and on generated ones, then G on the latter."""
+        """Both updates from one forward pass, as the authors' code keeps the discriminator's activations."""
         optimizer_d, optimizer_g = self.optimizers()  # type: ignore[attr-defined]
         batch = self.as_batch(batch)
-        images, place = 2 * batch["image"] - 1, self.place(batch)
-        text = self.draw_text(batch, self.num_captions)
-        trunk, judge = self.discriminator.trunk, self.discriminator
+        images, place, text = 2 * batch["image"] - 1, self.place(batch), self.draw_text(batch, self.num_captions)
 
         fake = self.generator(self.sample_latent(len(images)), place, text)
-        features = trunk(images)  # Once for both captions.
-        real, mismatched = judge(features, place, text), judge(features, place, self.mismatch(text))
-        loss_d = cls_loss(real, mismatched, judge(trunk(fake.detach()), place, text), weight=0.5)
-        self.step((optimizer_d, loss_d))
+        real_logits, mismatched_logits, fake_logits = self.judge(images, fake, place, text)
+        loss_d = cls_loss(real_logits, mismatched_logits, fake_logits, weight=0.5)
+        loss_g = non_saturating_loss(fake_logits)
 
-        loss_g = non_saturating_loss(judge(trunk(fake), place, text))
-        self.step((optimizer_g, loss_g))
+        self.step((optimizer_d, loss_d), (optimizer_g, loss_g))
         self.log_dict({"train/loss_d": loss_d, "train/loss_g": loss_g}, prog_bar=True)
 
     def on_train_epoch_end(self) -> None:

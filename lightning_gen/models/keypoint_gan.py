@@ -20,8 +20,9 @@ from torch.optim import Optimizer
 
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
+from lightning_gen.functional.mmd import median_bandwidth, mmd2
 from lightning_gen.models.adversarial import AdversarialModule
-from lightning_gen.models.base import Condition
+from lightning_gen.models.base import Batch, Condition
 from lightning_gen.models.captioned import CaptionedModule
 from lightning_gen.models.gawwn import check_keypoints
 from lightning_gen.nn.bag_of_words import BagOfWords
@@ -123,6 +124,7 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         self.num_captions = num_captions
         self.latent_dim = latent_dim
         self.keep_prob = keep_prob
+        self._drawn: list[tuple[Tensor, Tensor]] = []
         self.generator = Generator(num_keypoints, self.text_dim, latent_dim, base_channels)
         self.discriminator = Discriminator(num_keypoints, self.text_dim, discriminator_channels)
 
@@ -190,6 +192,39 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         loss_g = non_saturating_loss(self.discriminator(fake, text))
         self.step((optimizer_g, loss_g))
         self.log_dict({"train/loss_d": loss_d, "train/loss_g": loss_g}, prog_bar=True)
+
+    # How far drawn keypoints are from real ones -------------------------------------------------------------------
+
+    def figure_protocols(self, stage: str) -> dict[str, str]:
+        return {"mmd2": f"keypoints under the captions of the {stage} images, and theirs; median bandwidth, biased"}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Draw keypoints under the captions of held-out images."""
+        self._draw(self.as_batch(batch), batch_idx)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Draw keypoints under the captions of test images."""
+        self._draw(self.as_batch(batch), batch_idx)
+
+    def _draw(self, batch: Batch, batch_idx: int) -> None:
+        real = batch["keypoints"]
+        generator = torch.Generator(self.device).manual_seed(batch_idx)  # Training's own stream stays untouched.
+        text = {key: batch[key] for key in self.condition_keys}
+        self._drawn.append((real, self.sample(len(real), text, generator=generator)))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/mmd2`, the squared maximum mean discrepancy of drawn and of real keypoints."""
+        self._log_distance("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/mmd2`."""
+        self._log_distance("test")
+
+    def _log_distance(self, stage: str) -> None:
+        real, drawn = (torch.cat(parts).flatten(1).float() for parts in zip(*self._drawn, strict=True))
+        self._drawn.clear()
+        distance = mmd2(real, drawn, [median_bandwidth(real, drawn)])
+        self.log(f"{stage}/mmd2", distance.to(self.dtype), sync_dist=True)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """One optimizer for the discriminator, one for the generator."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_gen.datamodules import PlacedDigitsDataModule
+from lightning_gen.datamodules.placed_digits import COLOURS, captions
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.placement import box_iou, ink_box
 from lightning_gen.models import GAWWN
@@ -16,10 +17,7 @@ from lightning_gen.models.gawwn import BoxDiscriminator, BoxGenerator, KeypointD
 from tests.digits import quiet_trainer
 
 BIRDS = (3, 128, 128)
-WORDS = (
-    "a blue digit drawn eight five four green handwritten in is nine of one picture purple red seven six the this three "
-    "two white yellow zero"
-).split()
+WORDS = sorted({w.strip(",") for d in range(10) for c in COLOURS for text in captions(d, c) for w in text.split()})
 
 
 def small(location: Any, **arguments: Any) -> GAWWN:
@@ -132,38 +130,55 @@ def test_keypoints_matter_by_their_cells_alone() -> None:
 
 
 class Recorded(GAWWN):
-    """What the losses are, and which captions the discriminator is shown, in order."""
+    """What the losses of each update are, and which networks it moves."""
 
     def step(self, *updates: tuple[Any, Tensor]) -> None:
         before = {name: value.clone() for name, value in self.named_parameters()}
         super().step(*updates)
         moved = {name.split(".")[0] for name, value in self.named_parameters() if (value != before[name]).any()}
-        self.__dict__.setdefault("losses", []).append((updates[0][1].item(), moved))
+        self.__dict__.setdefault("updates", []).append(([loss.item() for _, loss in updates], moved))
 
 
+@pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("location", ["box", "keypoints"])
-def test_a_step_is_the_published_one(location: Any) -> None:
-    """-log D(x, l, t) - (log(1 - D(x, l, t')) + log(1 - D(G)))/2, then -log D(G) by the D that has moved."""
+def test_a_step_is_the_published_one(location: Any, joint: bool) -> None:
+    """-log D(x, l, t) - (log(1 - D(x, l, t')) + log(1 - D(G)))/2, and -log D(G) by the same D."""
     torch.manual_seed(0)
     arguments = {"text_dim": 5, "latent_dim": 3, "base_channels": 4, "discriminator_channels": 4, "text_channels": 3}
-    model = Recorded((1, 16, 16), location, 2, map_size=8, lr=0.01, **arguments).double()
+    model = Recorded((1, 16, 16), location, 2, map_size=8, joint_normalization=joint, **arguments).double()
     shown: list[tuple[Tensor, Tensor]] = []
     model.discriminator.register_forward_hook(lambda _module, given, logits: shown.append((given[2], logits)))
     batch = {"image": torch.rand(6, 1, 16, 16), **condition(location, 6)}
     batch = {key: value.double() for key, value in batch.items()}
     quiet_trainer(max_epochs=1, limit_val_batches=0, precision="64-true").fit(model, DataLoader([batch], None))  # type: ignore[arg-type]
 
-    (own, real), (others, mismatched), (of_fake, fake), (again, last) = shown
-    for text in (own, of_fake, again):
+    if joint:  # One batch of real images twice, and generated ones.
+        ((texts, logits),) = shown
+        shown = list(zip(texts.chunk(3), logits.chunk(3), strict=True))
+    (own, real), (others, mismatched), (of_fake, fake) = shown
+    for text in (own, of_fake):
         torch.testing.assert_close(text, batch["text_embedding"])
     assert not torch.equal(others, own)
     assert sorted(others[:, 0].tolist()) == sorted(own[:, 0].tolist())  # A permutation.
     log_d, log_not = (lambda x: x.sigmoid().log().mean().item()), (lambda x: (1 - x.sigmoid()).log().mean().item())
-    (loss_d, moved_d), (loss_g, moved_g) = model.losses
-    assert loss_d == pytest.approx(-log_d(real) - 0.5 * log_not(mismatched) - 0.5 * log_not(fake))
-    assert loss_g == pytest.approx(-log_d(last))
-    assert not torch.allclose(fake, last)
-    assert (moved_d, moved_g) == ({"discriminator"}, {"generator"})
+    ((losses, moved),) = model.updates
+    assert losses == pytest.approx([-log_d(real) - 0.5 * log_not(mismatched) - 0.5 * log_not(fake), -log_d(fake)])
+    assert moved == {"discriminator", "generator"}
+
+
+def test_a_joint_batch_keeps_what_sets_generated_images_apart() -> None:
+    """Where all real images are alike, and all generated ones: by themselves they are normalised to the same."""
+    model = small("keypoints").double()
+    given = {
+        key: value[:1].repeat(4, *[1] * (value.ndim - 1)).double() for key, value in condition("keypoints", 1).items()
+    }
+    images, fake = torch.rand(2, 1, 1, 16, 16).double().repeat(1, 4, 1, 1, 1)
+    arguments = (images, fake, model.place(given), given["text_embedding"])
+    apart = model.judge(*arguments)
+    model.joint_normalization = True
+    joint = model.judge(*arguments)
+    torch.testing.assert_close(apart[0], apart[2], rtol=0, atol=1e-3)
+    assert (joint[0] - joint[2]).abs().min() > 0.1
 
 
 def test_where_nothing_can_be_told_apart_the_loss_is_2_log_2() -> None:
@@ -244,7 +259,7 @@ def test_captions_of_words() -> None:
     assert not torch.allclose(red, green)
     again = model.decode(z, {"caption": ["seven, a red"], "box": box})  # Which words, not in which order.
     torch.testing.assert_close(red, again)
-    with pytest.raises(ConditionError, match="'a rad seven' holds 'rad', .* did you mean red?"):
+    with pytest.raises(ConditionError, match=r"'a rad seven' holds 'rad', .* did you mean red\?"):
         model.sample(1, {"caption": ["a rad seven"], "box": box})
 
 
@@ -263,6 +278,7 @@ def test_learns_where() -> None:
         discriminator_channels=16,
         text_channels=16,
         map_size=8,
+        joint_normalization=True,
         lr=1e-3,
     )
     quiet_trainer(max_epochs=1, limit_train_batches=150, limit_val_batches=0).fit(model, datamodule=data)
