@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import wrap
 
 import torch
 from torch import Tensor
@@ -52,6 +53,30 @@ def image_grid(images: Tensor, num_columns: int, padding: int = 2) -> Tensor:
     if images.ndim == 5:
         images = images.transpose(2, 3).flatten(3)  # (N, C, H, T * W)
     return make_grid(images.clamp(0, 1), nrow=num_columns, padding=padding)
+
+
+def captioned_grid(images: Tensor, captions: Sequence[str], num_columns: int) -> Tensor:
+    """Lay images out in rows, each with its caption on the left.
+
+    Args:
+        images: `(rows * num_columns, C, H, W)` in [0, 1]; small ones are enlarged, so that a caption fits beside them.
+        captions: one for each row, from the top.
+        num_columns: images in a row.
+
+    Returns:
+        One colour image `(3, H', W')`.
+    """
+    from PIL import Image, ImageDraw
+    from torchvision.transforms.functional import pil_to_tensor
+
+    scale = max(1, 64 // images.shape[2])
+    grid = image_grid(images.repeat_interleave(scale, 2).repeat_interleave(scale, 3), num_columns).cpu()
+    panel = Image.new("RGB", (180, grid.shape[1]), "white")
+    height = (grid.shape[1] - 2) // len(captions)
+    for row, caption in enumerate(captions):
+        lines = "\n".join(wrap(caption, 28))
+        ImageDraw.Draw(panel).text((6, (row + 0.5) * height + 1), lines, fill="black", anchor="lm")
+    return torch.cat([pil_to_tensor(panel).float() / 255, grid], 2)
 
 
 def side_by_side(*images: Tensor | None) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -12,6 +15,29 @@ from lightning_gen.errors import CheckpointError, ConditionError, DataError, Wei
 from lightning_gen.models.base import Batch, Condition, GenerativeModule
 
 CHUNK = 250  # Captions encoded at a time.
+
+
+def frozen(class_path: str, args: Mapping[str, Any]) -> nn.Module:
+    """A module by its class path, that never trains and stays in eval mode as long as its parent sees to it.
+
+    Raises:
+        CheckpointError: if the class is neither ours nor imported, is no module, or does not take the arguments.
+    """
+    module, _, name = class_path.rpartition(".")
+    if module.partition(".")[0] == "lightning_gen":
+        with suppress(ImportError):
+            import_module(module)
+    found: Any = getattr(sys.modules.get(module), name, None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise CheckpointError(
+            f"The text encoder {class_path!r} is no module of lightning_gen, nor one that has been imported."
+        )
+    with torch.random.fork_rng(devices=[]):  # Weights to be replaced cost no draws of the training's stream.
+        try:
+            encoder: nn.Module = found(**args)
+        except TypeError as error:
+            raise CheckpointError(f"{class_path} was given encoder_args={dict(args)}: {error}.") from error
+    return encoder.requires_grad_(False).eval()
 
 
 class CaptionedModule(GenerativeModule):
@@ -30,19 +56,30 @@ class CaptionedModule(GenerativeModule):
     text_dim: int
     text_encoder: nn.Module | None
 
-    def set_text(self, text_dim: int, encoder: nn.Module | None, weights: str | None) -> None:
+    def set_text(self, text_dim: int, encoder: str | None, args: Mapping[str, Any] | None, weights: str | None) -> None:
         """Say what turns captions into vectors; in `__init__`.
 
         Args:
             text_dim: length of an embedding.
-            encoder: takes a list of texts and gives `(M, text_dim)`; None if the data bring embeddings.
-            weights: a checkpoint of the encoder, read once, at the start of the first `fit`.
+            encoder: class path of a module that is called with a list of texts and gives `(M, text_dim)`, ours or
+                already imported; None if the data bring embeddings.
+            args: of its constructor.
+            weights: its checkpoint, read once, at the start of the first `fit`.
+
+        Raises:
+            CheckpointError: if the class is not to be trusted, or does not take the arguments.
+            DataError: if it gives embeddings of another length.
         """
         self.text_dim = text_dim
-        self.text_encoder = None if encoder is None else encoder.requires_grad_(False).eval()
+        self.text_encoder = None if encoder is None else frozen(encoder, args or {})
         self.text_weights = weights
         self.condition_keys = ("text_embedding",) if encoder is None else ("caption",)
         self._embeddings: dict[str, Tensor] = {}
+        if self.text_encoder is not None and (width := self.text_encoder(["a"]).shape[1]) != text_dim:
+            raise DataError(
+                f"The text encoder gives embeddings of {width} numbers and {type(self).__name__} takes {text_dim}; "
+                f"give --model.text_dim {width}, or the encoder's arguments by --model.encoder_args."
+            )
 
     def train(self, mode: bool = True) -> Any:
         """Set the mode of all but the encoder, which stays in eval mode."""
@@ -121,7 +158,7 @@ class CaptionedModule(GenerativeModule):
                 remedy = (
                     "give it data with captions"
                     if key == "caption"
-                    else "give it data with embeddings, or --model.encoder_args and --model.encoder_weights"
+                    else "give it data with embeddings, or --model.encoder and --model.encoder_weights"
                 )
                 raise DataError(f"The batch holds {sorted(batch)}; {type(self).__name__} needs {key!r}: {remedy}.")
             self.check_text(batch[key], key, DataError)
@@ -158,6 +195,7 @@ class CaptionedModule(GenerativeModule):
             `(N, text_dim)` on the module's device.
         """
         assert self.text_encoder is not None
+        dtype: Any = self.dtype
         rows = [[row] if isinstance(row, str) else list(row) for row in captions]
         new = list(dict.fromkeys(text for row in rows for text in row if text not in self._embeddings))
         # In float32 whoever asks first: training may run in another precision than sampling.
@@ -166,7 +204,7 @@ class CaptionedModule(GenerativeModule):
                 part = new[start : start + CHUNK]
                 self._embeddings.update(zip(part, self.text_encoder(part), strict=True))
         sizes = [len(row) for row in rows]
-        table = torch.stack([self._embeddings[text] for row in rows for text in row]).to(self.device, self.dtype)
+        table = torch.stack([self._embeddings[text] for row in rows for text in row]).to(self.device, dtype)
         if len(set(sizes)) == 1:
             return table.unflatten(0, (len(rows), sizes[0])).mean(1)
         return torch.stack([part.mean(0) for part in table.split(sizes)])

@@ -206,7 +206,8 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
     Args:
         image_shape: `(C, H, W)`; square, with a side of 8, 16, 32, 64, ...
         text_dim: length of a caption's embedding.
-        encoder_args: arguments of the text encoder, a `CharCNNRNN`; None if the data bring embeddings.
+        encoder: class path of the text encoder, `lightning_gen.models.CharCNNRNN`; None if the data bring embeddings.
+        encoder_args: of its constructor.
         encoder_weights: its checkpoint, read once at the start of the first `fit` and kept in ours.
         num_captions: so many captions of an image, drawn anew each time, are averaged; 1 in the paper's text.
         latent_dim: length of the noise z, standard normal.
@@ -228,6 +229,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
 
     Raises:
         DataError: if there are no networks for such images, or the encoder is of another width.
+        CheckpointError: if the encoder cannot be had.
     """
 
     style_learned: Tensor
@@ -236,6 +238,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         self,
         image_shape: tuple[int, ...] = (3, 64, 64),
         text_dim: int = 1024,
+        encoder: str | None = None,
         encoder_args: dict[str, Any] | None = None,
         encoder_weights: str | None = None,
         num_captions: int = 4,
@@ -257,7 +260,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
         self.image_shape = image_shape = tuple(image_shape)
-        self.set_text(text_dim, None, encoder_weights)
+        self.set_text(text_dim, encoder, encoder_args, encoder_weights)
         self.num_captions = num_captions
         self.latent_dim = latent_dim
         self.cls_weight = cls_weight

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from lightning_gen.errors import ConditionError, DataError
+from lightning_gen.errors import CheckpointError, ConditionError, DataError, WeightsNotFoundError
 from lightning_gen.models import GANINTCLS
 from lightning_gen.models.gan_int_cls import Residual, cls_loss, midpoints
 from tests.digits import quiet_trainer
@@ -59,9 +59,10 @@ class Letters(nn.Module):
 
 
 def lettered(**arguments: Any) -> tuple[GANINTCLS, Letters]:
-    model, encoder = small(**arguments), Letters()
-    model.set_text(5, encoder, None)
+    model = small(encoder=f"{__name__}.Letters", **arguments)
     model.initialized.fill_(True)
+    encoder: Any = model.text_encoder
+    encoder.asked.clear()
     return model, encoder
 
 
@@ -462,6 +463,41 @@ def test_conditions() -> None:
         small().sample(1, {"caption": ["abc"]})
     with pytest.raises(DataError, match=r"needs 'text_embedding': .*--model.encoder_weights"):
         small().check_batch({"image": torch.rand(2, 1, 8, 8)})
+
+
+def test_the_encoder_comes_from_its_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.ckpt"
+    (batch,) = batches(1, 6)
+    data = [{**batch, "caption": list("abcdea")}]
+    torch.save({"state_dict": {"scale": torch.tensor(2.5)}}, path)
+    model = small(encoder=f"{__name__}.Letters", encoder_weights=str(path))
+    fit(model, data)
+    assert model.embed_captions(["e"]).tolist() == [[0, 0, 0, 0, 2.5]]
+    model.trainer.save_checkpoint(tmp_path / "last.ckpt")
+    path.unlink()  # From here on our own checkpoint is all.
+    loaded = GANINTCLS.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    fit(loaded, data)
+    assert loaded.embed_captions(["e"]).tolist() == [[0, 0, 0, 0, 2.5]]
+    with pytest.raises(WeightsNotFoundError, match=r"no file .*encoder.ckpt"):
+        fit(small(encoder=f"{__name__}.Letters", encoder_weights=str(path)), data)
+    with pytest.raises(WeightsNotFoundError, match=r"--config char_cnn_rnn/digits.*--model.encoder_weights"):
+        fit(small(encoder=f"{__name__}.Letters"), data)
+    torch.save({"state_dict": {"weight": torch.tensor(2.5)}}, path)
+    with pytest.raises(CheckpointError, match=r"does not fit the text encoder.*scale"):
+        fit(small(encoder=f"{__name__}.Letters", encoder_weights=str(path)), data)
+
+
+@pytest.mark.parametrize("path", ["os.system", "lightning_gen.models.NoSuch", "not_imported.Encoder", "Encoder"])
+def test_no_foreign_encoder(path: str) -> None:
+    with pytest.raises(CheckpointError, match="is no module of lightning_gen"):
+        small(encoder=path)
+
+
+def test_an_encoder_of_another_width() -> None:
+    with pytest.raises(DataError, match=r"embeddings of 5 numbers and GANINTCLS takes 6; give --model.text_dim 5"):
+        small(encoder=f"{__name__}.Letters", text_dim=6)
+    with pytest.raises(CheckpointError, match="encoder_args={'width': 3}"):
+        small(encoder=f"{__name__}.Letters", encoder_args={"width": 3})
 
 
 def test_a_checkpoint_is_all_there_is(tmp_path: Path) -> None:
