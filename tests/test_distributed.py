@@ -17,6 +17,7 @@ from lightning_gen.models import (
     DRAW,
     GAN,
     GAWWN,
+    GANINTCLS,
     GMMN,
     LAPGAN,
     NADE,
@@ -105,6 +106,27 @@ class RowsACGAN(Rows, ACGAN):
 
     def draw_condition(self, num_samples: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         return {"label": (10 * self.rows(())).long()}
+
+
+class RowsGANINTCLS(Rows, GANINTCLS):
+    """Under the images' own means; the pairs that do not fit, and the noise for points between captions, are given."""
+
+    on_train_epoch_start = RowsDCGAN.on_train_epoch_start
+
+    def as_batch(self, batch: Tensor) -> dict[str, Tensor]:
+        images = torch.nn.functional.interpolate(batch, (16, 16))
+        return {"image": images, "text_embedding": torch.cat([images.mean(2), images.mean(3)], 2)[:, 0]}
+
+    def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        ranks, step = self.trainer.world_size, next(self.__dict__.setdefault("_steps", itertools.count()))
+        noise = torch.Generator().manual_seed(step)
+        return torch.randn(num_samples * ranks, self.latent_dim, dtype=torch.float64, generator=noise)[
+            self.trainer.global_rank :: ranks
+        ]
+
+    def draw_mismatches(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        rows = torch.arange(len(batch["image"]))
+        return (rows + 4 // self.trainer.world_size) % len(rows), rows >= 0
 
 
 class RowsImprovedGAN(Rows, ImprovedGAN):
@@ -291,6 +313,15 @@ MODELS = {
     },
     "keypoint_gan": lambda: RowsKeypointGAN(
         5, text_dim=28, latent_dim=3, base_channels=2, discriminator_channels=2, lr=0.01
+    "gan_int_cls": lambda: RowsGANINTCLS(
+        (1, 16, 16),
+        text_dim=32,
+        latent_dim=3,
+        text_features=4,
+        generator_channels=4,
+        discriminator_channels=4,
+        mismatch="image",
+        lr=0.01,
     ),
     "improved_gan": RowsImprovedGAN,
     "pix2pix": lambda: RowsPix2Pix(
@@ -345,6 +376,7 @@ def _fit(name: str, devices: int, path: Path) -> None:
         RowsACGAN,
         RowsGAWWN,
         RowsKeypointGAN,
+        RowsGANINTCLS,
         RowsImprovedGAN,
         RowsLAPGAN,
         NADE,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -40,8 +41,6 @@ def model_of(run: Path) -> GANINTCLS:
 
 def images_in(path: Path, rows: int, columns: int, left: int, side: int) -> Tensor:
     """The images of a grid, one pixel of each square of an enlarged one, `(rows * columns, 8, 8)` in [0, 1]."""
-    from PIL import Image
-
     picture = pil_to_tensor(Image.open(path))[0, :, left:] / 255
     assert picture.shape == (rows * (side + 2) + 2, columns * (side + 2) + 2)
     cells = [picture[2 + r * (side + 2) :, 2 + c * (side + 2) :] for r in range(rows) for c in range(columns)]
@@ -75,18 +74,16 @@ def test_one_caption(run: Path, tmp_path: Path) -> None:
 
 def test_a_picture_under_another_caption(run: Path, tmp_path: Path) -> None:
     source, output = tmp_path / "bed.png", tmp_path / "ace.png"
-    common = ["sample", "--ckpt_path", str(run / "last.ckpt"), "--num_samples", "1"]
+    common = ["sample", "--ckpt_path", str(run / "last.ckpt"), "--num_samples", "2", "--num_columns", "2"]
     main([*common, "--condition.caption", "a bed", "--output", str(tmp_path / "bed")])
-    (tmp_path / "bed" / "00000.png").rename(source)
+    Image.open(tmp_path / "bed" / "00000.png").convert("L").save(source)
     main([*common, "--condition.caption", "an ace", "--condition.source", str(source), "--output", str(output)])
     model, picture = model_of(run), images_of(source)
     expected = model.sample(1, {"caption": ["an ace"], "source": picture})
-    assert_shown(images_in(output, 1, 1, 0, 8), expected)
+    assert_shown(images_in(output, 1, 2, 0, 8), expected.expand(2, -1, -1, -1))
 
 
 def images_of(path: Path) -> Tensor:
-    from PIL import Image
-
     return pil_to_tensor(Image.open(path))[None, :1, 0:8, 0:8] / 255
 
 

@@ -496,7 +496,7 @@ def test_no_foreign_encoder(path: str) -> None:
 def test_an_encoder_of_another_width() -> None:
     with pytest.raises(DataError, match=r"embeddings of 5 numbers and GANINTCLS takes 6; give --model.text_dim 5"):
         small(encoder=f"{__name__}.Letters", text_dim=6)
-    with pytest.raises(CheckpointError, match="encoder_args={'width': 3}"):
+    with pytest.raises(CheckpointError, match=r"encoder_args=\{'width': 3\}"):
         small(encoder=f"{__name__}.Letters", encoder_args={"width": 3})
 
 
