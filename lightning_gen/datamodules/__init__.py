@@ -3,6 +3,7 @@
 from lightning_gen.datamodules.base import ImageDataModule, InMemoryDataset
 from lightning_gen.datamodules.cifar10 import CIFAR10DataModule
 from lightning_gen.datamodules.cluttered_digits import ClutteredDigitsDataModule
+from lightning_gen.datamodules.cub import CUBDataModule
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.edges_to_digits import EdgesToDigitsDataModule
 from lightning_gen.datamodules.fake import FakeDataModule
@@ -17,6 +18,7 @@ from lightning_gen.datamodules.vectors import VectorDataModule
 
 __all__ = [
     "CIFAR10DataModule",
+    "CUBDataModule",
     "ClutteredDigitsDataModule",
     "DigitsDataModule",
     "EdgesToDigitsDataModule",
