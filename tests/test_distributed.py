@@ -16,8 +16,8 @@ from lightning_gen.models import (
     DCGAN,
     DRAW,
     GAN,
-    GAWWN,
     GANINTCLS,
+    GAWWN,
     GMMN,
     LAPGAN,
     NADE,
@@ -313,6 +313,7 @@ MODELS = {
     },
     "keypoint_gan": lambda: RowsKeypointGAN(
         5, text_dim=28, latent_dim=3, base_channels=2, discriminator_channels=2, lr=0.01
+    ),
     "gan_int_cls": lambda: RowsGANINTCLS(
         (1, 16, 16),
         text_dim=32,

@@ -17,8 +17,8 @@ from lightning_gen.models.base import Batch, Condition, GenerativeModule
 CHUNK = 250  # Captions encoded at a time.
 
 
-def frozen(class_path: str, args: Mapping[str, Any]) -> nn.Module:
-    """A module by its class path, that never trains and stays in eval mode as long as its parent sees to it.
+def make_encoder(class_path: str, args: Mapping[str, Any]) -> nn.Module:
+    """A text encoder by its class path.
 
     Raises:
         CheckpointError: if the class is neither ours nor imported, is no module, or does not take the arguments.
@@ -37,7 +37,7 @@ def frozen(class_path: str, args: Mapping[str, Any]) -> nn.Module:
             encoder: nn.Module = found(**args)
         except TypeError as error:
             raise CheckpointError(f"{class_path} was given encoder_args={dict(args)}: {error}.") from error
-    return encoder.requires_grad_(False).eval()
+    return encoder
 
 
 class CaptionedModule(GenerativeModule):
@@ -56,30 +56,19 @@ class CaptionedModule(GenerativeModule):
     text_dim: int
     text_encoder: nn.Module | None
 
-    def set_text(self, text_dim: int, encoder: str | None, args: Mapping[str, Any] | None, weights: str | None) -> None:
+    def set_text(self, text_dim: int, encoder: nn.Module | None, weights: str | None) -> None:
         """Say what turns captions into vectors; in `__init__`.
 
         Args:
             text_dim: length of an embedding.
-            encoder: class path of a module that is called with a list of texts and gives `(M, text_dim)`, ours or
-                already imported; None if the data bring embeddings.
-            args: of its constructor.
-            weights: its checkpoint, read once, at the start of the first `fit`.
-
-        Raises:
-            CheckpointError: if the class is not to be trusted, or does not take the arguments.
-            DataError: if it gives embeddings of another length.
+            encoder: takes a list of texts and gives `(M, text_dim)`; None if the data bring embeddings.
+            weights: a checkpoint of the encoder, read once, at the start of the first `fit`.
         """
         self.text_dim = text_dim
-        self.text_encoder = None if encoder is None else frozen(encoder, args or {})
+        self.text_encoder = None if encoder is None else encoder.requires_grad_(False).eval()
         self.text_weights = weights
         self.condition_keys = ("text_embedding",) if encoder is None else ("caption",)
         self._embeddings: dict[str, Tensor] = {}
-        if self.text_encoder is not None and (width := self.text_encoder(["a"]).shape[1]) != text_dim:
-            raise DataError(
-                f"The text encoder gives embeddings of {width} numbers and {type(self).__name__} takes {text_dim}; "
-                f"give --model.text_dim {width}, or the encoder's arguments by --model.encoder_args."
-            )
 
     def train(self, mode: bool = True) -> Any:
         """Set the mode of all but the encoder, which stays in eval mode."""
@@ -94,13 +83,13 @@ class CaptionedModule(GenerativeModule):
         return super().load_state_dict(*args, **kwargs)
 
     def initialize_from(self, batches: Iterable[Any]) -> None:
-        """Read the encoder's weights.
+        """Read the encoder's weights, if it has any.
 
         Raises:
-            WeightsNotFoundError: if there are none.
+            WeightsNotFoundError: if it was given none.
             CheckpointError: if they are of another encoder.
         """
-        if self.text_encoder is None:
+        if self.text_encoder is None or not self.text_encoder.state_dict():
             return
         if self.text_weights is None:
             raise WeightsNotFoundError(
@@ -193,6 +182,9 @@ class CaptionedModule(GenerativeModule):
 
         Returns:
             `(N, text_dim)` on the module's device.
+
+        Raises:
+            DataError: if the encoder's embeddings are of another length.
         """
         assert self.text_encoder is not None
         dtype: Any = self.dtype
@@ -202,7 +194,13 @@ class CaptionedModule(GenerativeModule):
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             for start in range(0, len(new), CHUNK):
                 part = new[start : start + CHUNK]
-                self._embeddings.update(zip(part, self.text_encoder(part), strict=True))
+                encoded = self.text_encoder(part)
+                if encoded.shape[1] != self.text_dim:
+                    raise DataError(
+                        f"The text encoder gives {encoded.shape[1]} numbers and {type(self).__name__} takes "
+                        f"{self.text_dim}; give --model.text_dim {encoded.shape[1]}."
+                    )
+                self._embeddings.update(zip(part, encoded, strict=True))
         sizes = [len(row) for row in rows]
         table = torch.stack([self._embeddings[text] for row in rows for text in row]).to(self.device, dtype)
         if len(set(sizes)) == 1:

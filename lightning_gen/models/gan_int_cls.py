@@ -28,7 +28,7 @@ from torch.optim.lr_scheduler import StepLR
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
-from lightning_gen.models.captioned import CaptionedModule
+from lightning_gen.models.captioned import CaptionedModule, make_encoder
 from lightning_gen.nn.initialization import initialize_normal
 
 HALVING: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}
@@ -228,7 +228,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         accumulate_grad_batches: see `AdversarialModule`.
 
     Raises:
-        DataError: if there are no networks for such images, or the encoder is of another width.
+        DataError: if there are no networks for such images.
         CheckpointError: if the encoder cannot be had.
     """
 
@@ -260,7 +260,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
         self.image_shape = image_shape = tuple(image_shape)
-        self.set_text(text_dim, encoder, encoder_args, encoder_weights)
+        self.set_text(text_dim, None if encoder is None else make_encoder(encoder, encoder_args or {}), encoder_weights)
         self.num_captions = num_captions
         self.latent_dim = latent_dim
         self.cls_weight = cls_weight

@@ -495,10 +495,21 @@ def test_no_foreign_encoder(path: str) -> None:
 
 
 def test_an_encoder_of_another_width() -> None:
-    with pytest.raises(DataError, match=r"embeddings of 5 numbers and GANINTCLS takes 6; give --model.text_dim 5"):
-        small(encoder=f"{__name__}.Letters", text_dim=6)
+    model = small(encoder=f"{__name__}.Letters", text_dim=6)
+    with pytest.raises(DataError, match=r"gives 5 numbers and GANINTCLS takes 6; give --model.text_dim 5"):
+        model.sample(1, {"caption": ["abc"]})
     with pytest.raises(CheckpointError, match=r"encoder_args=\{'width': 3\}"):
         small(encoder=f"{__name__}.Letters", encoder_args={"width": 3})
+
+
+def test_an_encoder_that_has_nothing_to_learn() -> None:
+    """A bag of words needs no checkpoint."""
+    words = ["a", "red", "blue", "one", "two"]
+    model = small(encoder="lightning_gen.nn.bag_of_words.BagOfWords", encoder_args={"words": words})
+    fit(model, [{**batches(1, 6)[0], "caption": ["a red one", "A blue two."] * 3}])
+    assert model.embed_captions(["a red one"]).tolist() == [[1, 1, 0, 1, 0]]
+    with pytest.raises(ConditionError, match="which the model has never seen; did you mean red"):
+        model.sample(1, {"caption": ["a reed one"]})
 
 
 def test_a_checkpoint_is_all_there_is(tmp_path: Path) -> None:
