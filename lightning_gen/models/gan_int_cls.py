@@ -200,8 +200,9 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
 
     With `cls_weight=0` and `interp_weight=0` it is a plain GAN under captions; with one of them GAN-INT or GAN-CLS.
 
-    A condition has `caption`, a text or a list of texts for each image, or `text_embedding`, `(N, text_dim)`; and, once
-    the style encoder has learned, it may have `source`, images whose style takes the place of noise.
+    A condition has `caption`, a text or a list of texts for each image, of which the first `num_captions` count, or
+    `text_embedding`, `(N, text_dim)`; and, once the style encoder has learned, it may have `source`, images whose style
+    takes the place of noise.
 
     Args:
         image_shape: `(C, H, W)`; square, with a side of 8, 16, 32, 64, ...
@@ -316,6 +317,15 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         source = {} if given is None or "source" not in given else {"source": given.pop("source")}
         if source and len(source["source"]) != num_samples:
             raise ConditionError(f"The condition 'source' has {len(source['source'])} rows for {num_samples} samples.")
+        for key in (
+            "caption",
+            "text_embedding",
+        ):  # Of an image with more captions the first ones, as many as in training.
+            rows = None if given is None else given.get(key)
+            if given is not None and isinstance(rows, Tensor) and rows.ndim == 3:
+                given[key] = rows[:, : self.num_captions]
+            elif given is not None and isinstance(rows, list):
+                given[key] = [row[: self.num_captions] if isinstance(row, list) else row for row in rows]
         return {**super().check_condition(given, num_samples, generator), **source}
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:

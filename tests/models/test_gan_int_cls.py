@@ -449,6 +449,10 @@ def test_conditions() -> None:
     text = torch.tensor([[1.0, 1, 1, 0, 0], [1, 0.5, 0, 0.5, 0]])
     by_vector = model.sample(2, {"text_embedding": text}, generator=torch.Generator().manual_seed(1))
     assert torch.equal(by_caption, by_vector)
+    more = ["aab", "d", "aab", "d", "eeee"]  # The first four, as in training.
+    assert torch.equal(model.check_condition({"caption": [more]}, 1)["text_embedding"], text[1:])
+    cut = model.check_condition({"text_embedding": torch.stack([text] * 5, 1).cumsum(1)}, 2)["text_embedding"]
+    assert torch.equal(cut, 2.5 * text)
     for condition, message in [
         (None, "needs a condition with caption"),
         ({"caption": ["abc"]}, "'caption' has 1 rows for 2"),
