@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,12 @@ from lightning_gen.functional.placement import keypoint_maps
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write to; the file takes its own name once the block has ended without an error."""
+    """Give a temporary name to write to; the file takes its own name once the block has ended without an error.
+
+    What a killed process leaves under the temporary name is overwritten when the file is next written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.part")
     try:
         yield temporary
         temporary.replace(path)

@@ -1,6 +1,7 @@
 """The data: LightningDataModules that yield batches of named tensors, images in [0, 1]."""
 
 from lightning_gen.datamodules.base import ImageDataModule, InMemoryDataset
+from lightning_gen.datamodules.captioned_digits import CaptionedDigitsDataModule
 from lightning_gen.datamodules.cifar10 import CIFAR10DataModule
 from lightning_gen.datamodules.cluttered_digits import ClutteredDigitsDataModule
 from lightning_gen.datamodules.cub import CUBDataModule
@@ -19,6 +20,7 @@ from lightning_gen.datamodules.vectors import VectorDataModule
 __all__ = [
     "CIFAR10DataModule",
     "CUBDataModule",
+    "CaptionedDigitsDataModule",
     "ClutteredDigitsDataModule",
     "DigitsDataModule",
     "EdgesToDigitsDataModule",

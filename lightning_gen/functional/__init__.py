@@ -34,6 +34,7 @@ from lightning_gen.functional.pyramid import (
     upsample,
 )
 from lightning_gen.functional.segmentation import label_confusion, label_scores
+from lightning_gen.functional.strokes import stroke_slant, stroke_thickness
 
 __all__ = [
     "Pyramid",
@@ -76,6 +77,8 @@ __all__ = [
     "saturating_loss",
     "sigmoid_schedule",
     "sqrt_mmd2",
+    "stroke_slant",
+    "stroke_thickness",
     "to_sphere",
     "tune_step_sizes",
     "two_sample_test",

@@ -95,6 +95,33 @@ def test_black_and_white_and_palette(tmp_path):
     assert mean_color(tmp_path / "b.png") == pytest.approx([10, 200, 30], abs=2)
 
 
+def test_what_a_file_holds_counts_not_its_name(tmp_path):
+    """A PNG called .jpg, in a folder and under a name that are not ASCII."""
+    path = tmp_path / "Zürich" / "鳥 №1.jpg"
+    write(path, (200, 40, 10), format="PNG")
+    assert mean_color(path) == [200, 40, 10]
+    fill(tmp_path / "b", 9)
+    assert ImageFolderDataModule(tmp_path, image_size=8).class_names == ["Zürich", "b"]
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "tiff"])
+def test_of_several_frames_the_first_is_read(tmp_path, suffix):
+    red, green = (Image.new("RGB", (20, 20), color) for color in ((200, 40, 10), (0, 255, 0)))
+    red.save(tmp_path / f"a.{suffix}", save_all=True, append_images=[green, green])
+    assert mean_color(tmp_path / f"a.{suffix}") == pytest.approx([200, 40, 10], abs=3)
+
+
+def test_a_bomb_is_named_and_not_decoded(tmp_path):
+    """900 million pixels in 110 kilobytes."""
+    fill(tmp_path)
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(DataError, match=r"bomb\.png cannot be read as a picture .*exceeds limit") as error:
+        ImageFolderDataModule(tmp_path, image_size=8).setup()
+    assert "\n" not in str(error.value)
+    with pytest.warns(UserWarning, match=r"Left out 1 unreadable pictures: .*bomb\.png"):
+        ImageFolderDataModule(tmp_path, image_size=8, skip_corrupt=True).setup()
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(tmp_path, orientation):
     upright = Image.new("RGB", (32, 32), "black")
