@@ -17,6 +17,7 @@ from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, Columns, ImageD
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
 from lightning_gen.errors import DataError
+from lightning_gen.functional.captions import ATTRIBUTES
 from lightning_gen.functional.strokes import stroke_slant, stroke_thickness
 
 COLOURS = {
@@ -28,24 +29,6 @@ COLOURS = {
     "white": (1.0, 1.0, 1.0),
 }
 """The brightest channel of each is 1, so that the maximum over channels is the ink."""
-
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-
-ATTRIBUTES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "digit": tuple((name, str(number)) for number, name in enumerate(DIGITS)),
-    "thickness": (("thin", "fine"), ("medium", "regular"), ("thick", "bold")),
-    "slant": (("upright", "straight"), ("slanted", "leaning")),
-    "colour": (
-        ("red", "crimson"),
-        ("green", "emerald"),
-        ("blue", "azure"),
-        ("yellow", "golden"),
-        ("purple", "violet"),
-        ("white", "pale"),
-    ),
-    "position": (("on the left", "at the left"), ("in the middle", "in the centre"), ("on the right", "at the right")),
-}
-"""For each attribute its values, and for each value the words that a caption may say it with."""
 
 THICKNESS_LIMITS = (2.38, 2.8)
 """Pixels of the 28 x 28 original between thin, medium and thick: a third of the digits in each."""
