@@ -30,8 +30,8 @@ def images() -> Tensor:
 
 def all_texts(length: int) -> list[str]:
     """Every text of 1 to `length` of the words a, b and c."""
-    texts = [[]]
-    found = []
+    texts: list[list[str]] = [[]]
+    found: list[list[str]] = []
     for _ in range(length):
         texts = [[*text, word] for text in texts for word in "abc"]
         found += texts
@@ -82,7 +82,7 @@ def test_the_first_layer_reads_words_alone(tiny: Captioner, images: Tensor) -> N
     before = tiny.log_prob(images[:1], ["a b"]), tiny.log_prob(images[1:2], ["a b"])
     assert (before[0] - before[1]).abs() > 1e-6
     with torch.no_grad():
-        tiny.network.joint.weight_ih_l0[:, 5:] = 0
+        tiny.network.joint.get_parameter("weight_ih_l0")[:, 5:] = 0
     torch.testing.assert_close(tiny.log_prob(images[:1], ["a b"]), tiny.log_prob(images[1:2], ["a b"]))
 
 
@@ -118,7 +118,9 @@ def test_describing_follows_the_probabilities(tiny: Captioner, images: Tensor) -
 
 
 def test_vocabulary_and_figures_of_the_trivial() -> None:
-    batches = [{"image": torch.zeros(2, 1, 8, 8), "caption": [["a red, red seven", "A seven!"], ["a seven"]]}]
+    batches: list[dict[str, Any]] = [
+        {"image": torch.zeros(2, 1, 8, 8), "caption": [["a red, red seven", "A seven!"], ["a seven"]]}
+    ]
     model = Captioner((1, 8, 8), None, 2, 3, 4, 5)
     with pytest.raises(CheckpointError, match="no words yet; train it"):
         model.log_prob(batches[0]["image"], ["a", "a"])
@@ -151,9 +153,8 @@ def test_images_without_captions_are_named(tiny: Captioner, images: Tensor) -> N
 
 
 def test_captions_are_read_back() -> None:
-    data = CaptionedDigitsDataModule()
-    data.setup()
-    batch = data.datasets["test"].__getitems__(range(50))
+    loader: Any = CaptionedDigitsDataModule(batch_size=50).test_dataloader()
+    batch = next(iter(loader))
     for values, captions in zip(batch["attributes"].tolist(), batch["caption"], strict=True):
         assert {read_digit_caption(text) for text in captions} == {tuple(values)}
 
@@ -175,7 +176,9 @@ def test_it_learns_and_a_checkpoint_keeps_the_words(tmp_path: Path) -> None:
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     loaded = Captioner.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True).eval()
     assert loaded.vocabulary == model.vocabulary
-    batch = data.datasets["test"].__getitems__(range(4))
+    data.batch_size = 4
+    loader: Any = data.test_dataloader()
+    batch = next(iter(loader))
     texts = [row[0] for row in batch["caption"]]
     scores = model.eval().log_prob(batch["image"], texts)
     assert torch.equal(loaded.log_prob(batch["image"], texts), scores)
