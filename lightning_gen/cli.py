@@ -35,6 +35,10 @@ FUNCTIONS = {  # name: where its function is, and what it does
         "activate:activate",
         "draw what a network's units want to see: lightning-gen activate --ckpt_path last.ckpt --output a.png",
     ),
+    "move": (
+        "move:move",
+        "draw the same while its box or its keypoints move: lightning-gen move --ckpt_path last.ckpt --output a.png",
+    ),
     "probe": ("probe:probe", "classify images by what a checkpoint's discriminator sees in them"),
     "finetune": ("finetune:finetune", "classify videos by a VGAN's discriminator and a few labels"),
     "evaluate": (

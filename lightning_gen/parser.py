@@ -66,12 +66,12 @@ def run_function(name: str, function: Callable[..., None], options: list[str]) -
     """Call a function with arguments from the command line, which its signature and docstring describe.
 
     Positional-only parameters, and those with a star, are typed without a name; all others are options.
-    A list without default may be given as one, or element by element, its name before each.
+    A list whose default is none, or None, may be given as one, or element by element, its name before each.
     """
     lists = "|".join(
         argument.name
         for argument in inspect.signature(function).parameters.values()
-        if str(argument.annotation).startswith("list[") and argument.default is argument.empty
+        if str(argument.annotation).startswith("list[") and argument.default in (argument.empty, None)
     )
     if lists:
         options = [re.sub(rf"^--({lists})(?=$|=)", r"--\1+", option) for option in options]  # To jsonargparse: append.

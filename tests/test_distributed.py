@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_gen.functional.placement import ink_box, stroke_keypoints
 from lightning_gen.models import (
     ACGAN,
     CGAN,
@@ -16,6 +17,8 @@ from lightning_gen.models import (
     DGNAM,
     DRAW,
     GAN,
+    GANINTCLS,
+    GAWWN,
     GMMN,
     LAPGAN,
     NADE,
@@ -27,6 +30,7 @@ from lightning_gen.models import (
     ConvolutionalCGAN,
     EoNADE,
     ImprovedGAN,
+    KeypointGAN,
     MultiScalePixelRNN,
     Pix2Pix,
     PixelRNN,
@@ -109,6 +113,27 @@ class RowsACGAN(Rows, ACGAN):
         return {"label": (10 * self.rows(())).long()}
 
 
+class RowsGANINTCLS(Rows, GANINTCLS):
+    """Under the images' own means; the pairs that do not fit, and the noise for points between captions, are given."""
+
+    on_train_epoch_start = RowsDCGAN.on_train_epoch_start
+
+    def as_batch(self, batch: Tensor) -> dict[str, Tensor]:
+        images = torch.nn.functional.interpolate(batch, (16, 16))
+        return {"image": images, "text_embedding": torch.cat([images.mean(2), images.mean(3)], 2)[:, 0]}
+
+    def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        ranks, step = self.trainer.world_size, next(self.__dict__.setdefault("_steps", itertools.count()))
+        noise = torch.Generator().manual_seed(step)
+        return torch.randn(num_samples * ranks, self.latent_dim, dtype=torch.float64, generator=noise)[
+            self.trainer.global_rank :: ranks
+        ]
+
+    def draw_mismatches(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        rows = torch.arange(len(batch["image"]))
+        return (rows + 4 // self.trainer.world_size) % len(rows), rows >= 0
+
+
 class RowsImprovedGAN(Rows, ImprovedGAN):
     """Every technique that a batch may be split under, without the noise inside D."""
 
@@ -171,6 +196,36 @@ class RowsConvolutionalCGAN(Rows, ConvolutionalCGAN):
 
     def draw_condition(self, num_samples: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         return {"attributes": self.rows((1,))}
+
+
+class RowsGAWWN(Rows, GAWWN):
+    """At places that the image itself gives, on a border of black; wrong captions are the neighbours'."""
+
+    sample_latent, on_train_epoch_start = RowsDCGAN.sample_latent, RowsDCGAN.on_train_epoch_start
+
+    def as_batch(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"image": torch.nn.functional.pad(batch, (2, 2, 2, 2)), **places(batch)}
+
+    def mismatch(self, text: Tensor) -> Tensor:
+        return text.roll(2 // self.trainer.world_size, 0)  # A rank has every other row.
+
+
+class RowsKeypointGAN(Rows, KeypointGAN):
+    """With keypoints that an image gives; which of them are given is too."""
+
+    sample_latent, on_train_epoch_start = RowsDCGAN.sample_latent, RowsDCGAN.on_train_epoch_start
+
+    def as_batch(self, batch: Tensor) -> dict[str, Tensor]:
+        return places(batch)
+
+    def draw_switches(self, num_samples: int) -> Tensor:
+        return (self.rows((5, 1)) < 0.5).double()
+
+
+def places(digits: Tensor) -> dict[str, Tensor]:
+    """Where digits are, and how white their columns are for captions."""
+    ink = digits.squeeze(1)
+    return {"box": ink_box(ink).double(), "keypoints": stroke_keypoints(ink).double(), "text_embedding": ink.mean(1)}
 
 
 class RowsPix2Pix(Rows, Pix2Pix):
@@ -281,6 +336,34 @@ MODELS = {
         dropout=0.0,
         lr=0.01,
     ),
+    **{
+        f"gawwn_{location}": lambda location=location: RowsGAWWN(
+            (1, 32, 32),
+            location,
+            num_keypoints=5,
+            text_dim=28,
+            latent_dim=3,
+            base_channels=4,
+            discriminator_channels=2,
+            text_channels=2,
+            map_size=8,
+            lr=0.01,
+        )
+        for location in ("box", "keypoints")
+    },
+    "keypoint_gan": lambda: RowsKeypointGAN(
+        5, text_dim=28, latent_dim=3, base_channels=2, discriminator_channels=2, lr=0.01
+    ),
+    "gan_int_cls": lambda: RowsGANINTCLS(
+        (1, 16, 16),
+        text_dim=32,
+        latent_dim=3,
+        text_features=4,
+        generator_channels=4,
+        discriminator_channels=4,
+        mismatch="image",
+        lr=0.01,
+    ),
     "improved_gan": RowsImprovedGAN,
     "pix2pix": lambda: RowsPix2Pix(
         (1, 32, 32), num_levels=3, base_channels=2, patch_size=16, dropout=0.0, lr=0.01, constant_epochs=1
@@ -339,6 +422,9 @@ def _fit(name: str, devices: int, path: Path) -> None:
         RowsCGAN,
         RowsConvolutionalCGAN,
         RowsACGAN,
+        RowsGAWWN,
+        RowsKeypointGAN,
+        RowsGANINTCLS,
         RowsImprovedGAN,
         RowsLAPGAN,
         NADE,

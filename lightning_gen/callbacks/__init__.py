@@ -1,6 +1,7 @@
 """When to sample, draw, evaluate and save."""
 
 from lightning_gen.callbacks.base import EvaluationCallback, Figure
+from lightning_gen.callbacks.caption_grid import CaptionGrid
 from lightning_gen.callbacks.closing_table import ClosingTable
 from lightning_gen.callbacks.diagnosis import Diagnosis
 from lightning_gen.callbacks.ema import EMA
@@ -14,6 +15,7 @@ from lightning_gen.callbacks.translation_grid import TranslationGrid
 
 __all__ = [
     "EMA",
+    "CaptionGrid",
     "ClosestPairs",
     "ClosingTable",
     "Diagnosis",

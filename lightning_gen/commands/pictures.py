@@ -30,6 +30,9 @@ class Condition:
         source: path of the picture that every image is made of.
         image: path of the picture that every video begins with.
         video: path of the animation (.gif) whose first frames every video continues.
+        box: left, top, width and height of what is drawn, in shares of the image.
+        keypoints: for each part x and y in shares of the image, and 1, or [0, 0, 0] for one that is not there; null for
+            one that the model is to place.
     """
 
     label: int | None = None
@@ -37,17 +40,38 @@ class Condition:
     source: str | None = None
     image: str | None = None
     video: str | None = None
+    box: list[float] | None = None
+    keypoints: list[list[float] | None] | None = None
 
     def rows(self, number: int) -> dict[str, Any] | None:
         """The same condition for each of a number of images."""
         import torch
 
-        label = {} if self.label is None else {"label": torch.full((number,), self.label)}
-        caption = {} if self.caption is None else {"caption": [self.caption] * number}
-        source = {} if self.source is None else {"source": read_source(self.source).expand(number, -1, -1, -1)}
-        image = {} if self.image is None else {"image": read_source(self.image).expand(number, -1, -1, -1)}
-        video = {} if self.video is None else {"video": read_gif(self.video).expand(number, -1, -1, -1, -1)}
-        return {**label, **caption, **source, **image, **video} or None
+        given: dict[str, Any] = {}
+        if self.label is not None:
+            given["label"] = torch.full((number,), self.label)
+        if self.caption is not None:
+            given["caption"] = [self.caption] * number
+        for key, path in (("source", self.source), ("image", self.image)):
+            if path is not None:
+                given[key] = read_source(path).expand(number, -1, -1, -1)
+        if self.video is not None:
+            given["video"] = read_gif(self.video).expand(number, -1, -1, -1, -1)
+        if self.box is not None:
+            given["box"] = torch.tensor([self.box] * number)
+        if self.keypoints is not None:
+            given["keypoints"] = read_keypoints(self.keypoints).expand(number, -1, -1)
+        return given or None
+
+
+def read_keypoints(keypoints: list[list[float] | None]) -> Tensor:
+    """Keypoints as they are typed, `(P, 3)`; NaN for those that are not given."""
+    import torch
+
+    for index, point in enumerate(keypoints):
+        if point is not None and len(point) != 3:
+            raise LightningGenError(f"Keypoint {index} is {point}; expected [x, y, 1], [0, 0, 0] or null.")
+    return torch.tensor([[torch.nan] * 3 if point is None else point for point in keypoints])
 
 
 def read_source(path: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ def sample(
     num_columns: int = 8,
     milliseconds: int = 100,
     root: str | None = None,
+    captions: str | None = None,
     device: Device = "auto",
 ) -> None:
     """Write images or videos from a checkpoint.
@@ -44,12 +46,17 @@ def sample(
         num_columns: of the grid.
         milliseconds: between two frames of a video.
         root: folder of the test clips, if it is no longer where it was.
+        captions: a text file with a caption in each line; the grid then has a row of num_columns images for each, with
+            the caption beside it.
         device: where to sample; auto takes the GPU if there is one.
     """
     if num_samples < 1:
         raise LightningGenError(f"num_samples is {num_samples}; expected at least 1.")
     if milliseconds < 1:
         raise LightningGenError(f"milliseconds is {milliseconds}; expected at least 1.")
+    if captions is not None:
+        draw_captions(ckpt_path, output, read_captions(captions), num_columns, condition, seed, device)
+        return
     with new_output(output, (".png", ".gif", ".mp4"), folders=True) as draft:
         import torch
 
@@ -72,6 +79,40 @@ def sample(
         else:
             save(images, draft, num_columns)
     print(f"{num_samples} samples in {output}")
+
+
+def read_captions(path: str) -> list[str]:
+    """The lines of a text file that are not empty."""
+    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    if not any(lines):
+        raise ConditionError(f"{path} holds no captions; expected one in each line.")
+    return [line for line in lines if line]
+
+
+def draw_captions(
+    ckpt_path: list[str],
+    output: str,
+    captions: list[str],
+    num_columns: int,
+    condition: Condition,
+    seed: int,
+    device: Device,
+) -> None:
+    """Write a row of images for each caption; the same noise stands in each column."""
+    if len(ckpt_path) > 1:
+        raise LightningGenError(f"{len(ckpt_path)} checkpoints were given; with captions, give one.")
+    with new_output(output) as draft:
+        import torch
+
+        from lightning_gen.callbacks.files import captioned_grid, write_png
+
+        model = load(ckpt_path[0], device, seed)
+        rows = []
+        for caption in captions:
+            torch.manual_seed(seed)
+            rows.append(draw(model, num_columns, replace(condition, caption=caption)))
+        write_png(captioned_grid(torch.cat(rows), captions, num_columns), draft)
+    print(f"{len(captions)} captions, {num_columns} samples of each, in {output}")
 
 
 def draw(

@@ -1,8 +1,10 @@
 """The data: LightningDataModules that yield batches of named tensors, images in [0, 1]."""
 
 from lightning_gen.datamodules.base import ImageDataModule, InMemoryDataset
+from lightning_gen.datamodules.captioned_digits import CaptionedDigitsDataModule
 from lightning_gen.datamodules.cifar10 import CIFAR10DataModule
 from lightning_gen.datamodules.cluttered_digits import ClutteredDigitsDataModule
+from lightning_gen.datamodules.cub import CUBDataModule
 from lightning_gen.datamodules.digit_scenes import DigitScenesDataModule
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.edges_to_digits import EdgesToDigitsDataModule
@@ -12,6 +14,7 @@ from lightning_gen.datamodules.mnist import MNISTDataModule
 from lightning_gen.datamodules.moving_digits import MovingDigitsDataModule
 from lightning_gen.datamodules.olivetti import OlivettiDataModule
 from lightning_gen.datamodules.paired_images import PairedImageDataModule
+from lightning_gen.datamodules.placed_digits import PlacedDigitsDataModule
 from lightning_gen.datamodules.torchvision import TorchvisionDataModule
 from lightning_gen.datamodules.toronto_faces import TorontoFacesDataModule
 from lightning_gen.datamodules.vectors import VectorDataModule
@@ -19,6 +22,8 @@ from lightning_gen.datamodules.video_folder import VideoFolderDataModule
 
 __all__ = [
     "CIFAR10DataModule",
+    "CUBDataModule",
+    "CaptionedDigitsDataModule",
     "ClutteredDigitsDataModule",
     "DigitScenesDataModule",
     "DigitsDataModule",
@@ -31,6 +36,7 @@ __all__ = [
     "MovingDigitsDataModule",
     "OlivettiDataModule",
     "PairedImageDataModule",
+    "PlacedDigitsDataModule",
     "TorchvisionDataModule",
     "TorontoFacesDataModule",
     "VectorDataModule",

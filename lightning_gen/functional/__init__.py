@@ -44,6 +44,7 @@ from lightning_gen.functional.pyramid import (
     upsample,
 )
 from lightning_gen.functional.segmentation import label_confusion, label_scores
+from lightning_gen.functional.strokes import stroke_slant, stroke_thickness
 
 __all__ = [
     "Pyramid",
@@ -95,6 +96,8 @@ __all__ = [
     "scaled_step",
     "sigmoid_schedule",
     "sqrt_mmd2",
+    "stroke_slant",
+    "stroke_thickness",
     "to_sphere",
     "truncated_class_score",
     "tune_step_sizes",

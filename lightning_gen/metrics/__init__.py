@@ -1,6 +1,7 @@
 """Scores of generated images, as torchmetrics."""
 
 from lightning_gen.metrics.agreement import Agreement
+from lightning_gen.metrics.attribute_agreement import AttributeAgreement
 from lightning_gen.metrics.base import SampleMetric, Samples
 from lightning_gen.metrics.class_entropy import ClassEntropy
 from lightning_gen.metrics.confidence import Confidence
@@ -13,6 +14,7 @@ from lightning_gen.metrics.memorization import Memorization
 from lightning_gen.metrics.mmd import MMD
 from lightning_gen.metrics.ms_ssim import MSSSIM
 from lightning_gen.metrics.parzen import ParzenLogLikelihood
+from lightning_gen.metrics.placement import BoxIoU, KeypointAccuracy
 from lightning_gen.metrics.support_size import SupportSize
 from lightning_gen.metrics.two_sample_test import TwoSamplePValue
 
@@ -20,6 +22,8 @@ __all__ = [
     "MMD",
     "MSSSIM",
     "Agreement",
+    "AttributeAgreement",
+    "BoxIoU",
     "ClassEntropy",
     "Confidence",
     "Coverage",
@@ -27,6 +31,7 @@ __all__ = [
     "FrechetDistance",
     "InceptionScore",
     "KernelDistance",
+    "KeypointAccuracy",
     "LabelScore",
     "Memorization",
     "ParzenLogLikelihood",

@@ -69,11 +69,11 @@ class ImageModule(LightningModule):
 
     Attributes:
         image_shape: `(C, H, W)` of one image, or `(C, T, H, W)` of one video.
-        data_key: the batch key of the images or videos, `image` or `video`.
+        data_key: the batch key of what is modelled: images, videos, or keypoints `(N, P, 3)`.
     """
 
     image_shape: tuple[int, ...]
-    data_key: Literal["image", "video"] = "image"
+    data_key: Literal["image", "video", "keypoints"] = "image"
 
     def __init__(self) -> None:
         super().__init__()

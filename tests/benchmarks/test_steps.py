@@ -17,6 +17,7 @@ from lightning_gen.models import (
     CGAN,
     DRAW,
     GAN,
+    GANINTCLS,
     LAPGAN,
     VAE,
     VGAN,
@@ -162,6 +163,32 @@ def acgan_by_hand(model: ACGAN, loader: Any) -> float:
     return time.perf_counter() - start
 
 
+def gan_int_cls_by_hand(model: GANINTCLS, loader: Any) -> float:
+    (optimizer_d, optimizer_g), _ = model.configure_optimizers()
+    d_parameters, g_parameters = (
+        [p for p in network.parameters() if p.requires_grad] for network in (model.discriminator, model.generator)
+    )
+    start = time.perf_counter()
+    for batch in loader:
+        images, drawn = 2 * batch["image"] - 1, torch.randint(10, (64, 4))
+        text = batch["text_embedding"][torch.arange(64)[:, None], drawn].mean(1)
+        with torch.no_grad():
+            fake = model.generator(torch.randn(64, model.latent_dim), text)
+        real_logits, fake_logits = model.discriminator(images, text), model.discriminator(fake, text)
+        wrong_logits = model.discriminator(images.roll(1, 0), text)
+        loss_d = F.softplus(-real_logits).mean()
+        loss_d = loss_d + 0.5 * (F.softplus(wrong_logits).mean() + F.softplus(fake_logits).mean())
+        for parameter, gradient in zip(d_parameters, torch.autograd.grad(loss_d, d_parameters), strict=True):
+            parameter.grad = gradient
+        optimizer_d.step()
+        text = torch.cat([text, (text[:32] + text[32:]) / 2])
+        loss_g = F.softplus(-model.discriminator(model.generator(torch.randn(96, model.latent_dim), text), text)).mean()
+        for parameter, gradient in zip(g_parameters, torch.autograd.grad(loss_g, g_parameters), strict=True):
+            parameter.grad = gradient
+        optimizer_g.step()
+    return time.perf_counter() - start
+
+
 def lapgan_by_hand(model: LAPGAN, loader: Any) -> float:
     optimizer_d, optimizer_g = model.configure_optimizers()
     d_parameters, g_parameters = list(model.discriminators.parameters()), list(model.generators.parameters())
@@ -216,12 +243,29 @@ def vgan_by_hand(model: VGAN, loader: Any) -> float:
         (GAN, gan_by_hand),
         (CGAN, cgan_by_hand),
         (lambda: ACGAN((1, 28, 28), 10, None, 100, (16, 8), (8, 16, 16)), acgan_by_hand),
+        (
+            lambda: GANINTCLS((3, 32, 32), 128, generator_channels=16, discriminator_channels=16, text_features=32),
+            gan_int_cls_by_hand,
+        ),
         (ImprovedGAN, improved_gan_by_hand),
         (lambda: Pix2Pix((1, 32, 32), num_levels=5, base_channels=16, patch_size=16), pix2pix_by_hand),
         (lambda: LAPGAN((1, 28, 28), hidden_sizes=(400, 400), channels=(8, 4)), lapgan_by_hand),
         (lambda: VGAN((3, 8, 16, 16), base_channels=8), vgan_by_hand),
     ],
-    ids=["vae", "draw", "pixel_rnn", "vpn", "gan", "cgan", "acgan", "improved_gan", "pix2pix", "lapgan", "vgan"],
+    ids=[
+        "vae",
+        "draw",
+        "pixel_rnn",
+        "vpn",
+        "gan",
+        "cgan",
+        "acgan",
+        "gan_int_cls",
+        "improved_gan",
+        "pix2pix",
+        "lapgan",
+        "vgan",
+    ],
 )
 def test_step_over_the_bare_loop(
     make: Callable[[], GenerativeModule], by_hand: Callable[..., float], logs: bool, benchmark: Any
@@ -235,10 +279,13 @@ def test_step_over_the_bare_loop(
         batch = {"video": torch.rand(8, 3, 8, 16, 16)}
     if isinstance(model, VPN):
         batch = {"video": torch.rand(2, *model.video_shape)}
+    if isinstance(model, GANINTCLS):
+        text = torch.randn(64, 10, 128)
+        batch = {"image": torch.rand(64, 3, 32, 32), "text_embedding": text, "label": torch.arange(64) % 10}
     loader = DataLoader([batch] * (STEPS if benchmark.enabled else 2), batch_size=None)
     if not logs:
         model.log = model.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
-    if isinstance(model, (DRAW, GAN, CGAN, ACGAN, ImprovedGAN, LAPGAN)):
+    if isinstance(model, (DRAW, GAN, CGAN, ACGAN, GANINTCLS, ImprovedGAN, LAPGAN)):
         model.initialized.fill_(True)
     rounds = ROUNDS if benchmark.enabled else 1
     pairs = [(by_trainer(model, loader), by_hand(model, loader)) for _ in range(rounds)]

@@ -1,0 +1,232 @@
+r"""Conditional keypoint generator: where the parts of an object are, given a caption and some of them.
+
+Reed, Akata, Mohan, Tenka, Schiele, Lee, "Learning What and Where to Draw" (2016), https://arxiv.org/abs/1610.02454,
+section 4.4. Parts k that a user gives, by switches s, stay as they are, and a network f draws the others:
+
+    G(z, t, k, s) = s k + (1 - s) f(z, t, s k)
+
+It is trained against a discriminator of keypoints and captions, with every switch on one time in ten. What it draws
+goes to `GAWWN`, which then makes images of captions alone. See configs/keypoint_gan/README.md for what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_gen.errors import ConditionError, DataError
+from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
+from lightning_gen.functional.mmd import median_bandwidth, mmd2
+from lightning_gen.models.adversarial import AdversarialModule
+from lightning_gen.models.base import Batch, Condition
+from lightning_gen.models.captioned import CaptionedModule
+from lightning_gen.models.gawwn import check_keypoints
+from lightning_gen.nn.bag_of_words import BagOfWords
+from lightning_gen.nn.initialization import initialize_normal
+
+
+def layer(before: int, after: int, activation: nn.Module) -> nn.Sequential:
+    """A layer, normalised."""
+    return nn.Sequential(nn.Linear(before, after), nn.BatchNorm1d(after), activation)
+
+
+class Generator(nn.Module):
+    """Noise, caption and given keypoints through layers of their own, and all of them through three more; f above."""
+
+    def __init__(self, num_keypoints: int, text_dim: int, latent_dim: int, n: int) -> None:
+        super().__init__()
+        self.noise = nn.Sequential(nn.Linear(latent_dim, 4 * n), nn.ReLU())
+        self.text = nn.Sequential(nn.Linear(text_dim, 4 * n), nn.ReLU())
+        self.given = nn.Sequential(layer(3 * num_keypoints, 4 * n, nn.ReLU()), layer(4 * n, 2 * n, nn.ReLU()))
+        self.joint = nn.Sequential(
+            layer(10 * n, 8 * n, nn.ReLU()), layer(8 * n, 4 * n, nn.ReLU()), layer(4 * n, 2 * n, nn.ReLU())
+        )
+        self.output = nn.Linear(2 * n, 3 * num_keypoints)
+        initialize_normal(self)
+
+    def forward(self, z: Tensor, text: Tensor, keypoints: Tensor) -> Tensor:
+        """Keypoints in (0, 1), `(N, P, 3)`, from those given, 0 where not."""
+        code = torch.cat([self.noise(z), self.text(text), self.given(keypoints.flatten(1))], 1)  # (N, 10n)
+        return self.output(self.joint(code)).sigmoid().view_as(keypoints)
+
+
+class Discriminator(nn.Module):
+    """Keypoints and caption through layers of their own, then both; a logit."""
+
+    def __init__(self, num_keypoints: int, text_dim: int, d: int) -> None:
+        super().__init__()
+        self.keypoints = nn.Sequential(
+            layer(3 * num_keypoints, 4 * d, nn.LeakyReLU(0.2)), layer(4 * d, 2 * d, nn.LeakyReLU(0.2))
+        )
+        self.text = nn.Sequential(layer(text_dim, 4 * d, nn.LeakyReLU(0.2)), layer(4 * d, 2 * d, nn.LeakyReLU(0.2)))
+        self.output = nn.Sequential(layer(4 * d, 2 * d, nn.LeakyReLU(0.2)), nn.Linear(2 * d, 1))
+        initialize_normal(self)
+
+    def forward(self, keypoints: Tensor, text: Tensor) -> Tensor:
+        return self.output(torch.cat([self.keypoints(keypoints.flatten(1)), self.text(text)], 1))  # (N, 1)
+
+
+class KeypointGAN(CaptionedModule, AdversarialModule):
+    """The conditional keypoint generator of 2016, with the paper's values for birds.
+
+    `sample` returns keypoints `(N, P, 3)`: x and y in [0, 1], and how surely each is there. Its condition holds
+    captions, and may hold `keypoints` of which some are given: rows of NaN are those to be drawn.
+
+    Args:
+        num_keypoints: P.
+        text_dim: length of a caption's embedding, where the data bring them.
+        vocabulary: all words of the captions, if their presence is to be the embedding instead.
+        num_captions: in training the embeddings of so many captions of an image, drawn anew each time, are averaged.
+        latent_dim: length of the noise z, standard normal.
+        base_channels: n, units of the generator's layers, in multiples.
+        discriminator_channels: d, units of the discriminator's layers, in multiples.
+        keep_prob: in training, how often a keypoint is given.
+        lr: Adam's step size.
+        betas: Adam's decay rates.
+        gradient_clip_val: see `AdversarialModule`.
+        accumulate_grad_batches: see `AdversarialModule`.
+
+    Raises:
+        DataError: if there are no keypoints.
+    """
+
+    data_key = "keypoints"
+    optional_condition_keys = ("keypoints",)
+
+    def __init__(
+        self,
+        num_keypoints: int = 15,
+        text_dim: int = 1024,
+        vocabulary: list[str] | None = None,
+        num_captions: int = 4,
+        latent_dim: int = 100,
+        base_channels: int = 128,
+        discriminator_channels: int = 128,
+        keep_prob: float = 0.1,
+        lr: float = 2e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+        gradient_clip_val: float | None = None,
+        accumulate_grad_batches: int = 1,
+    ) -> None:
+        super().__init__(gradient_clip_val, accumulate_grad_batches)
+        self.save_hyperparameters()
+        if num_keypoints < 1 or not 0 <= keep_prob <= 1:
+            raise DataError(f"num_keypoints is {num_keypoints} and keep_prob {keep_prob}; expected 1 or more, a share.")
+        self.image_shape = (num_keypoints, 3)
+        if vocabulary is None:
+            self.set_text(text_dim, None, None)
+        else:
+            self.set_text(len(vocabulary), BagOfWords(vocabulary), None)
+        self.num_captions = num_captions
+        self.latent_dim = latent_dim
+        self.keep_prob = keep_prob
+        self._drawn: list[tuple[Tensor, Tensor]] = []
+        self.generator = Generator(num_keypoints, self.text_dim, latent_dim, base_channels)
+        self.discriminator = Discriminator(num_keypoints, self.text_dim, discriminator_channels)
+
+    # Conditions -------------------------------------------------------------------------------------------------
+
+    def initialize_from(self, batches: Iterable[Any]) -> None:
+        """Read a text encoder's weights; words have none."""
+        if not isinstance(self.text_encoder, BagOfWords):
+            super().initialize_from(batches)
+
+    def check_condition(
+        self, condition: Condition | None, num_samples: int, generator: torch.Generator | None = None
+    ) -> Condition:
+        """Also refuse keypoints that do not fit; they may be left out. Captions are returned as embeddings."""
+        if condition is not None:
+            none_given = torch.full((num_samples, *self.image_shape), torch.nan)
+            condition = {"keypoints": none_given, **condition}
+        condition = super().check_condition(condition, num_samples, generator)
+        given = condition["keypoints"]
+        check_keypoints(given.nan_to_num() if isinstance(given, Tensor) else given, self.image_shape[0], ConditionError)
+        return condition
+
+    # Keypoints --------------------------------------------------------------------------------------------------
+
+    def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw standard normal noise, `(num_samples, latent_dim)`."""
+        return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device)
+
+    def draw_switches(self, num_samples: int) -> Tensor:
+        """Which keypoints are given in training, 0 or 1, `(num_samples, P, 1)`."""
+        return torch.bernoulli(torch.full((num_samples, self.image_shape[0], 1), self.keep_prob, device=self.device))
+
+    def complete(self, z: Tensor, text: Tensor, keypoints: Tensor, switches: Tensor) -> Tensor:
+        """G(z, t, k, s): given keypoints as they are, and the others drawn, `(N, P, 3)`."""
+        drawn = self.generator(z, text, switches * keypoints)
+        return torch.where(switches > 0, keypoints, drawn)
+
+    def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        """The keypoints of noise under captions, and with those given: `(N, latent_dim) -> (N, P, 3)`."""
+        return self._generate(z, self.check_condition(condition, len(z)))
+
+    def _generate(self, z: Tensor, condition: Condition) -> Tensor:
+        text, keypoints = (condition[key].to(self.dtype) for key in ("text_embedding", "keypoints"))
+        switches = keypoints.isfinite().all(2, keepdim=True).to(self.dtype)
+        return self.complete(z, text, keypoints.nan_to_num(), switches)
+
+    def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
+        assert condition is not None
+        return self._generate(self.sample_latent(num_samples, generator), condition)
+
+    # Training ---------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Update D on real and on generated keypoints, then G on the latter."""
+        optimizer_d, optimizer_g = self.optimizers()  # type: ignore[attr-defined]
+        batch = self.as_batch(batch)
+        keypoints = batch["keypoints"].to(self.dtype)
+        text = self.draw_text(batch, self.num_captions)
+
+        number = len(keypoints)
+        fake = self.complete(self.sample_latent(number), text, keypoints, self.draw_switches(number))
+        loss_d = 2 * discriminator_loss(self.discriminator(keypoints, text), self.discriminator(fake.detach(), text))
+        self.step((optimizer_d, loss_d))
+
+        loss_g = non_saturating_loss(self.discriminator(fake, text))
+        self.step((optimizer_g, loss_g))
+        self.log_dict({"train/loss_d": loss_d, "train/loss_g": loss_g}, prog_bar=True)
+
+    # How far drawn keypoints are from real ones -------------------------------------------------------------------
+
+    def figure_protocols(self, stage: str) -> dict[str, str]:
+        return {"mmd2": f"keypoints under the captions of the {stage} images, and theirs; median bandwidth, biased"}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Draw keypoints under the captions of held-out images."""
+        self._draw(self.as_batch(batch), batch_idx)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Draw keypoints under the captions of test images."""
+        self._draw(self.as_batch(batch), batch_idx)
+
+    def _draw(self, batch: Batch, batch_idx: int) -> None:
+        real = batch["keypoints"]
+        generator = torch.Generator(self.device).manual_seed(batch_idx)  # Training's own stream stays untouched.
+        text = {key: batch[key] for key in self.condition_keys}
+        self._drawn.append((real, self.sample(len(real), text, generator=generator)))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/mmd2`, the squared maximum mean discrepancy of drawn and of real keypoints."""
+        self._log_distance("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/mmd2`."""
+        self._log_distance("test")
+
+    def _log_distance(self, stage: str) -> None:
+        real, drawn = (torch.cat(parts).flatten(1).float() for parts in zip(*self._drawn, strict=True))
+        self._drawn.clear()
+        distance = mmd2(real, drawn, [median_bandwidth(real, drawn)])
+        self.log(f"{stage}/mmd2", distance.to(self.dtype), sync_dist=True)
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """One optimizer for the discriminator, one for the generator."""
+        settings = {name: self.hparams[name] for name in ("lr", "betas")}
+        return [torch.optim.Adam(network.parameters(), **settings) for network in (self.discriminator, self.generator)]
