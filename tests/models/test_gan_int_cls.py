@@ -251,6 +251,12 @@ def test_published_initialisation() -> None:
             assert module.weight.abs().max().item() == pytest.approx(1024**-0.5, rel=1e-3)
 
 
+def test_biases_may_be_learned() -> None:
+    learned = [sum(p.requires_grad for p in small(biases=biases).parameters()) for biases in (False, True)]
+    convolutions = [m for m in small().modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+    assert learned[1] - learned[0] == len(convolutions) == 11
+
+
 def test_a_residual_block_by_hand() -> None:
     torch.manual_seed(0)
     block, x = Residual(8, nn.LeakyReLU(0.2)).eval(), torch.randn(2, 8, 4, 4)
@@ -502,7 +508,7 @@ def test_an_encoder_of_another_width() -> None:
     model = small(encoder=f"{__name__}.Letters", text_dim=6)
     with pytest.raises(DataError, match=r"gives 5 numbers and GANINTCLS takes 6; give --model.text_dim 5"):
         model.sample(1, {"caption": ["abc"]})
-    with pytest.raises(CheckpointError, match=r"encoder_args=\{'width': 3\}"):
+    with pytest.raises(CheckpointError, match=r"Letters was given \{'width': 3\}"):
         small(encoder=f"{__name__}.Letters", encoder_args={"width": 3})
 
 
