@@ -11,7 +11,6 @@ goes to `GAWWN`, which then makes images of captions alone. See configs/keypoint
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -25,7 +24,6 @@ from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
 from lightning_gen.models.captioned import CaptionedModule
 from lightning_gen.models.gawwn import check_keypoints
-from lightning_gen.nn.bag_of_words import BagOfWords
 from lightning_gen.nn.initialization import initialize_normal
 
 
@@ -78,8 +76,11 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
 
     Args:
         num_keypoints: P.
-        text_dim: length of a caption's embedding, where the data bring them.
-        vocabulary: all words of the captions, if their presence is to be the embedding instead.
+        text_dim: length of a caption's embedding.
+        encoder: class path of the text encoder, such as `lightning_gen.nn.BagOfWords`; None if the data bring
+            embeddings.
+        encoder_args: of its constructor.
+        encoder_weights: its checkpoint, read once at the start of the first `fit` and kept in ours.
         num_captions: in training the embeddings of so many captions of an image, drawn anew each time, are averaged.
         latent_dim: length of the noise z, standard normal.
         base_channels: n, units of the generator's layers, in multiples.
@@ -91,7 +92,8 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         accumulate_grad_batches: see `AdversarialModule`.
 
     Raises:
-        DataError: if there are no keypoints.
+        DataError: if there are no keypoints, or the encoder is of another width.
+        CheckpointError: if the encoder cannot be had.
     """
 
     data_key = "keypoints"
@@ -101,7 +103,9 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         self,
         num_keypoints: int = 15,
         text_dim: int = 1024,
-        vocabulary: list[str] | None = None,
+        encoder: str | None = None,
+        encoder_args: dict[str, Any] | None = None,
+        encoder_weights: str | None = None,
         num_captions: int = 4,
         latent_dim: int = 100,
         base_channels: int = 128,
@@ -117,23 +121,15 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         if num_keypoints < 1 or not 0 <= keep_prob <= 1:
             raise DataError(f"num_keypoints is {num_keypoints} and keep_prob {keep_prob}; expected 1 or more, a share.")
         self.image_shape = (num_keypoints, 3)
-        if vocabulary is None:
-            self.set_text(text_dim, None, None)
-        else:
-            self.set_text(len(vocabulary), BagOfWords(vocabulary), None)
+        self.set_text(text_dim, encoder, encoder_args, encoder_weights)
         self.num_captions = num_captions
         self.latent_dim = latent_dim
         self.keep_prob = keep_prob
         self._drawn: list[tuple[Tensor, Tensor]] = []
-        self.generator = Generator(num_keypoints, self.text_dim, latent_dim, base_channels)
-        self.discriminator = Discriminator(num_keypoints, self.text_dim, discriminator_channels)
+        self.generator = Generator(num_keypoints, text_dim, latent_dim, base_channels)
+        self.discriminator = Discriminator(num_keypoints, text_dim, discriminator_channels)
 
     # Conditions -------------------------------------------------------------------------------------------------
-
-    def initialize_from(self, batches: Iterable[Any]) -> None:
-        """Read a text encoder's weights; words have none."""
-        if not isinstance(self.text_encoder, BagOfWords):
-            super().initialize_from(batches)
 
     def check_condition(
         self, condition: Condition | None, num_samples: int, generator: torch.Generator | None = None

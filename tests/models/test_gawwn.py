@@ -18,6 +18,11 @@ from tests.digits import quiet_trainer
 
 BIRDS = (3, 128, 128)
 WORDS = sorted({w.strip(",") for d in range(10) for c in COLOURS for text in captions(d, c) for w in text.split()})
+BAG: dict[str, Any] = {
+    "text_dim": len(WORDS),
+    "encoder": "lightning_gen.nn.BagOfWords",
+    "encoder_args": {"words": WORDS},
+}
 
 
 def small(location: Any, **arguments: Any) -> GAWWN:
@@ -251,7 +256,7 @@ def test_other_sides_are_refused(arguments: dict[str, Any]) -> None:
 
 
 def test_captions_of_words() -> None:
-    model = small("box", vocabulary=WORDS).eval()
+    model = small("box", **BAG).eval()
     box = torch.tensor([[0.1, 0.1, 0.5, 0.5]])
     assert model.text_dim == len(WORDS)
     z = model.sample_latent(1)
@@ -273,7 +278,7 @@ def test_learns_where() -> None:
     model = GAWWN(
         (3, 32, 32),
         "box",
-        vocabulary=WORDS,
+        **BAG,
         base_channels=16,
         discriminator_channels=16,
         text_channels=16,

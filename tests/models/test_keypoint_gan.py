@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader
 
 from lightning_gen.datamodules import PlacedDigitsDataModule
 from lightning_gen.errors import ConditionError, DataError
+from lightning_gen.functional.mmd import median_bandwidth, mmd2
 from lightning_gen.models import KeypointGAN
 from tests.digits import quiet_trainer
-from tests.models.test_gawwn import WORDS
+from tests.models.test_gawwn import BAG
 
 
 def small(**arguments: Any) -> KeypointGAN:
@@ -131,9 +132,16 @@ def test_a_step_is_the_plain_game() -> None:
 def test_learns_where_parts_are() -> None:
     """Baseline: keypoints drawn uniformly; the upper end of a digit is not below the lower one."""
     torch.manual_seed(0)
-    model = KeypointGAN(5, vocabulary=WORDS, base_channels=16, discriminator_channels=16, latent_dim=20, lr=1e-3)
+    model = KeypointGAN(5, **BAG, base_channels=16, discriminator_channels=16, latent_dim=20, lr=1e-3)
     data = PlacedDigitsDataModule(batch_size=64)
     quiet_trainer(max_epochs=4, limit_val_batches=0).fit(model, datamodule=data)
+    (scores,) = quiet_trainer().validate(model, datamodule=data, verbose=False)
+    real: Any = data.datasets["val"]
+    uniform = torch.rand(500, 15)
+    uniform[:, 2::3] = 1
+    keypoints = real.columns["keypoints"].flatten(1)
+    baseline = mmd2(keypoints, uniform, [median_bandwidth(keypoints, uniform)])
+    assert 0 < scores["val/mmd2"] < baseline / 3
     drawn = model.sample(500, {"caption": ["a red seven"] * 500})
     x, y = drawn[..., 0], drawn[..., 1]
     ordered = (y[:, 0] < y[:, 4]) & (y[:, 4] < y[:, 1]) & (x[:, 2] < x[:, 4]) & (x[:, 4] < x[:, 3])
