@@ -105,34 +105,40 @@ def test_arguments_that_are_none() -> None:
         small().as_batch({"keypoints": torch.zeros(4, 2, 3), "text_embedding": torch.zeros(4, 4)})
 
 
-def test_a_step_is_the_plain_game() -> None:
-    """-log D(k, t) - log(1 - D(G, t)), each at weight 1 and without a wrong caption; then -log D(G, t)."""
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_step_is_the_plain_game(joint: bool) -> None:
+    """-log D(k, t) - log(1 - D(G, t)), each at weight 1 and without a wrong caption; and -log D(G, t)."""
 
     class Recorded(KeypointGAN):
         def step(self, *updates: tuple[Any, Tensor]) -> None:
-            losses.append(updates[0][1].item())
+            losses.extend(loss.item() for _, loss in updates)
             super().step(*updates)
 
     losses: list[float] = []
     shown: list[tuple[Tensor, Tensor, Tensor]] = []
     torch.manual_seed(0)
-    model = Recorded(3, text_dim=4, latent_dim=3, base_channels=2, discriminator_channels=2).double()
+    sizes: dict[str, Any] = {"text_dim": 4, "latent_dim": 3, "base_channels": 2, "discriminator_channels": 2}
+    model = Recorded(3, joint_normalization=joint, **sizes).double()
     model.discriminator.register_forward_hook(lambda _module, given, logits: shown.append((*given, logits)))
     batch = {"keypoints": torch.rand(5, 3, 3).double(), "text_embedding": torch.randn(5, 4).double()}
     quiet_trainer(max_epochs=1, limit_val_batches=0, precision="64-true").fit(model, DataLoader([batch], None))  # type: ignore[arg-type]
-    assert len(shown) == 3
-    for _, text, _ in shown:
-        assert torch.equal(text, batch["text_embedding"])
-    (keypoints, _, real), (_, _, fake), (_, _, last) = shown
+    if joint:
+        shown = list(zip(*(value.chunk(2) for value in shown[0]), strict=True))  # type: ignore[arg-type]
+    (keypoints, own, real), (drawn, of_fake, fake) = shown
+    assert torch.equal(own, batch["text_embedding"])
+    assert torch.equal(of_fake, batch["text_embedding"])
     assert torch.equal(keypoints, batch["keypoints"])
+    assert not torch.equal(drawn, keypoints)
     log_d, log_not = (lambda x: x.sigmoid().log().mean().item()), (lambda x: (1 - x.sigmoid()).log().mean().item())
-    assert losses == pytest.approx([-log_d(real) - log_not(fake), -log_d(last)])
+    assert losses == pytest.approx([-log_d(real) - log_not(fake), -log_d(fake)])
 
 
 def test_learns_where_parts_are() -> None:
     """Baseline: keypoints drawn uniformly; the upper end of a digit is not below the lower one."""
     torch.manual_seed(0)
-    model = KeypointGAN(5, **BAG, base_channels=16, discriminator_channels=16, latent_dim=20, lr=1e-3)
+    model = KeypointGAN(
+        5, **BAG, base_channels=16, discriminator_channels=16, latent_dim=20, joint_normalization=True, lr=1e-3
+    )
     data = PlacedDigitsDataModule(batch_size=64)
     quiet_trainer(max_epochs=4, limit_val_batches=0).fit(model, datamodule=data)
     (scores,) = quiet_trainer().validate(model, datamodule=data, verbose=False)
