@@ -380,7 +380,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
                 "A batch of one image was given, which batch normalisation makes zero of; give data.batch_size at "
                 "least 2, and one that does not leave a single image for the end of the epoch."
             )
-        if self.learns_style:
+        if not self.is_playing:
             return self.style_step(text)
         optimizer_d, optimizer_g = self.optimizers()[:2]  # type: ignore[index]
 
@@ -405,9 +405,9 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         self.log_dict({"train/loss_d": loss_d, "train/loss_g": loss_g}, prog_bar=True)
 
     @property
-    def learns_style(self) -> bool:
-        """Whether the networks of the game stand still and the style encoder learns."""
-        return self.style_from_epoch is not None and self.current_epoch >= self.style_from_epoch
+    def is_playing(self) -> bool:
+        """False once the networks of the game stand still and the style encoder learns."""
+        return self.style_from_epoch is None or self.current_epoch < self.style_from_epoch
 
     def style_step(self, text: Tensor) -> None:
         """Update S on images that the generator makes of known noise under captions, `(N, text_dim)`."""
@@ -421,12 +421,12 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
 
     def on_train_epoch_start(self) -> None:
         """Let G stand still, normalised by its running statistics, while S learns."""
-        if self.learns_style:
+        if not self.is_playing:
             self.generator.eval()
 
     def on_train_epoch_end(self) -> None:
         """Let the step sizes of the game fall, as long as it is played."""
-        if self.learns_style:
+        if not self.is_playing:
             return
         for schedule in self.lr_schedulers():  # type: ignore[union-attr]
             schedule.step()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from lightning_gen.callbacks import Diagnosis
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import CheckpointError, ConditionError, DataError, WeightsNotFoundError
 from lightning_gen.models import GANINTCLS
@@ -379,7 +380,9 @@ def test_the_game_stands_still_while_style_is_learned() -> None:
     model.__class__ = Kept
     with pytest.raises(ConditionError, match="has no style encoder that has learned"):
         model.encode(torch.rand(1, 1, 8, 8))
-    fit(model, batches(2, 6), epochs=2)
+    diagnosis = Diagnosis()
+    fit(model, batches(2, 6), epochs=2, callbacks=[diagnosis])
+    assert len(diagnosis._losses) == 2, "it looks at the game alone"
     assert len(states) == 2
     after = model.state_dict()
     moved = [
@@ -515,7 +518,7 @@ def test_an_encoder_of_another_width() -> None:
 def test_an_encoder_that_has_nothing_to_learn() -> None:
     """A bag of words needs no checkpoint."""
     words = ["a", "red", "blue", "one", "two"]
-    model = small(encoder="lightning_gen.nn.bag_of_words.BagOfWords", encoder_args={"words": words})
+    model = small(encoder="lightning_gen.nn.BagOfWords", encoder_args={"words": words})
     fit(model, [{**batches(1, 6)[0], "caption": ["a red one", "A blue two."] * 3}])
     assert model.embed_captions(["a red one"]).tolist() == [[1, 1, 0, 1, 0]]
     with pytest.raises(ConditionError, match="which the model has never seen; did you mean red"):
