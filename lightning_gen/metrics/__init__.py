@@ -1,6 +1,7 @@
 """Scores of generated images, as torchmetrics."""
 
 from lightning_gen.metrics.agreement import Agreement
+from lightning_gen.metrics.attribute_agreement import AttributeAgreement
 from lightning_gen.metrics.base import SampleMetric, Samples
 from lightning_gen.metrics.class_entropy import ClassEntropy
 from lightning_gen.metrics.confidence import Confidence
@@ -19,6 +20,7 @@ from lightning_gen.metrics.two_sample_test import TwoSamplePValue
 __all__ = [
     "MSSSIM",
     "Agreement",
+    "AttributeAgreement",
     "BoxIoU",
     "ClassEntropy",
     "Confidence",

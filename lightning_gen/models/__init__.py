@@ -2,9 +2,12 @@
 
 from lightning_gen.models.acgan import ACGAN
 from lightning_gen.models.adversarial import AdversarialModule
+from lightning_gen.models.attribute_classifier import AttributeClassifier
 from lightning_gen.models.base import Batch, Condition, GenerativeModule, ImageModule, LikelihoodModule, as_batch
 from lightning_gen.models.bernoulli_mixture import BernoulliMixture
+from lightning_gen.models.captioner import Captioner
 from lightning_gen.models.cgan import CGAN
+from lightning_gen.models.char_cnn_rnn import CharCNNRNN
 from lightning_gen.models.convolutional_cgan import ConvolutionalCGAN
 from lightning_gen.models.dcgan import DCGAN
 from lightning_gen.models.digit_classifier import DigitClassifier
@@ -37,8 +40,11 @@ __all__ = [
     "NADE",
     "VAE",
     "AdversarialModule",
+    "AttributeClassifier",
     "Batch",
     "BernoulliMixture",
+    "Captioner",
+    "CharCNNRNN",
     "Condition",
     "ConvolutionalCGAN",
     "DRAWClassifier",

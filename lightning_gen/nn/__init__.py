@@ -1,5 +1,6 @@
 """Networks and layers that two or more papers or judges share."""
 
+from lightning_gen.nn.attributes import AttributeFeatures, AttributeNetwork
 from lightning_gen.nn.bag_of_words import BagOfWords
 from lightning_gen.nn.digits import DigitNetwork
 from lightning_gen.nn.features import DigitFeatures, EfficientNetLite0, FeatureExtractor, Features, InceptionV3
@@ -12,6 +13,8 @@ from lightning_gen.nn.virtual_batch_norm import VirtualBatchNorm
 from lightning_gen.nn.weight_norm import WeightNorm, initialize_from_data
 
 __all__ = [
+    "AttributeFeatures",
+    "AttributeNetwork",
     "BagOfWords",
     "DigitFeatures",
     "DigitNetwork",
