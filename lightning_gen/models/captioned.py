@@ -17,7 +17,7 @@ from lightning_gen.models.base import Batch, Condition, GenerativeModule
 CHUNK = 250  # Captions encoded at a time.
 
 
-def frozen(class_path: str, args: Mapping[str, Any]) -> nn.Module:
+def make_encoder(class_path: str, args: Mapping[str, Any]) -> nn.Module:
     """A network by its class path, frozen and in eval mode.
 
     Raises:
