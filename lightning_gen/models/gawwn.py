@@ -28,23 +28,23 @@ from lightning_gen.functional.adversarial import non_saturating_loss
 from lightning_gen.functional.placement import crop_boxes, keypoint_maps, paste_boxes
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
-from lightning_gen.models.captioned import CaptionedModule
+from lightning_gen.models.captioned import CaptionedModule, frozen
 from lightning_gen.models.gan_int_cls import HALVING, Residual, cls_loss
 from lightning_gen.nn.initialization import initialize_normal
 
 # Layers: a convolution, batch normalisation, most often an activation. Sizes in brackets are sides of maps. ---------
 
-KEEPING = {"kernel_size": 3, "padding": 1}
-CLOSING = {"kernel_size": 4}  # From 4 x 4 to 1 x 1, or, transposed, back.
-POINTWISE = {"kernel_size": 1}
+KEEPING: dict[str, Any] = {"kernel_size": 3, "padding": 1}
+CLOSING: dict[str, Any] = {"kernel_size": 4}  # From 4 x 4 to 1 x 1, or, transposed, back.
+POINTWISE: dict[str, Any] = {"kernel_size": 1}
 
 
-def conv(before: int, after: int, size: dict[str, int], *activation: nn.Module) -> nn.Sequential:
+def conv(before: int, after: int, size: dict[str, Any], *activation: nn.Module) -> nn.Sequential:
     """A convolution, normalised."""
     return nn.Sequential(nn.Conv2d(before, after, **size), nn.BatchNorm2d(after), *activation)
 
 
-def up(before: int, after: int, size: dict[str, int], *activation: nn.Module) -> nn.Sequential:
+def up(before: int, after: int, size: dict[str, Any], *activation: nn.Module) -> nn.Sequential:
     """A transposed convolution, normalised."""
     return nn.Sequential(nn.ConvTranspose2d(before, after, **size), nn.BatchNorm2d(after), *activation)
 
@@ -340,7 +340,7 @@ class GAWWN(CaptionedModule, AdversarialModule):
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
         self.image_shape = image_shape = tuple(image_shape)
-        self.set_text(text_dim, encoder, encoder_args, encoder_weights)
+        self.set_text(text_dim, None if encoder is None else frozen(encoder, encoder_args or {}), encoder_weights)
         self.condition_keys = (*self.condition_keys, location)
         self.location = location
         self.num_keypoints = num_keypoints
@@ -427,7 +427,8 @@ class GAWWN(CaptionedModule, AdversarialModule):
 
     def judge(self, images: Tensor, fake: Tensor, place: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of real images under their own and under others' captions, and of generated ones, `(N, 1)` each."""
-        trunk, judge, others = self.discriminator.trunk, self.discriminator, self.mismatch(text)
+        judge: Any = self.discriminator
+        trunk, others = judge.trunk, self.mismatch(text)
         if self.joint_normalization:
             real, made = trunk(torch.cat([images, fake])).chunk(2)
             logits = judge(torch.cat([real, real, made]), torch.cat(3 * [place]), torch.cat([text, others, text]))

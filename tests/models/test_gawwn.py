@@ -286,9 +286,11 @@ def test_learns_where() -> None:
         joint_normalization=True,
         lr=1e-3,
     )
-    quiet_trainer(max_epochs=1, limit_train_batches=150, limit_val_batches=0).fit(model, datamodule=data)
+    quiet_trainer(max_epochs=1, limit_train_batches=250, limit_val_batches=0).fit(model, datamodule=data)
     held_out: Any = data.datasets["val"]
     batch = held_out.__getitems__(range(200))
     found = ink_box(model.sample(200, {key: batch[key] for key in model.condition_keys}).amax(1))
     others = box_iou(batch["box"], batch["box"].roll(1, 0)).mean()
-    assert box_iou(found, batch["box"]).mean() > others + 0.1
+    reached = box_iou(found, batch["box"]).mean()
+    print(f"{reached:.3f}, {others:.3f} at others' boxes")
+    assert reached > others + 0.1
