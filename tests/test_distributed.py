@@ -201,6 +201,11 @@ class RowsConvolutionalCGAN(Rows, ConvolutionalCGAN):
 class RowsGAWWN(Rows, GAWWN):
     """At places that the image itself gives, on a border of black; wrong captions are the neighbours'."""
 
+    def __init__(self, *values: Any, **arguments: Any) -> None:
+        super().__init__(*values, **arguments)
+        for parameter in self.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+
     sample_latent, on_train_epoch_start = RowsDCGAN.sample_latent, RowsDCGAN.on_train_epoch_start
 
     def as_batch(self, batch: Tensor) -> dict[str, Tensor]:
@@ -212,6 +217,11 @@ class RowsGAWWN(Rows, GAWWN):
 
 class RowsKeypointGAN(Rows, KeypointGAN):
     """With keypoints that an image gives; which of them are given is too."""
+
+    def __init__(self, *values: Any, **arguments: Any) -> None:
+        super().__init__(*values, **arguments)
+        for parameter in self.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
 
     sample_latent, on_train_epoch_start = RowsDCGAN.sample_latent, RowsDCGAN.on_train_epoch_start
 

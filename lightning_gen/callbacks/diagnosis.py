@@ -88,7 +88,7 @@ class Diagnosis(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not getattr(pl_module, "is_playing", True):
             return
         losses = [trainer.callback_metrics[name] for name in LOSSES if name in trainer.callback_metrics]
         if len(losses) < len(LOSSES):

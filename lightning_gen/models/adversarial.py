@@ -42,6 +42,11 @@ class AdversarialModule(GenerativeModule):
         self.input_noise_epochs = input_noise_epochs
         self._calls: dict[int, int] = {}
 
+    @property
+    def is_playing(self) -> bool:
+        """Whether the networks play against each other now; models that train in phases say when."""
+        return True
+
     def add_input_noise(self, images: Tensor) -> Tensor:
         """What a discriminator sees where real and generated images are blurred into each other by noise.
 

@@ -18,7 +18,7 @@ CHUNK = 250  # Captions encoded at a time.
 
 
 def make_encoder(class_path: str, args: Mapping[str, Any]) -> nn.Module:
-    """A text encoder by its class path.
+    """A network by its class path, frozen and in eval mode.
 
     Raises:
         CheckpointError: if the class is neither ours nor imported, is no module, or does not take the arguments.
@@ -30,14 +30,14 @@ def make_encoder(class_path: str, args: Mapping[str, Any]) -> nn.Module:
     found: Any = getattr(sys.modules.get(module), name, None)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise CheckpointError(
-            f"The text encoder {class_path!r} is no module of lightning_gen, nor one that has been imported."
+            f"The frozen network {class_path!r} is no module of lightning_gen, nor one that has been imported."
         )
     with torch.random.fork_rng(devices=[]):  # Weights to be replaced cost no draws of the training's stream.
         try:
-            encoder: nn.Module = found(**args)
+            network: nn.Module = found(**args)
         except TypeError as error:
-            raise CheckpointError(f"{class_path} was given encoder_args={dict(args)}: {error}.") from error
-    return encoder
+            raise CheckpointError(f"{class_path} was given {dict(args)}: {error}.") from error
+    return network.requires_grad_(False).eval()
 
 
 class CaptionedModule(GenerativeModule):

@@ -182,14 +182,10 @@ def halvings(image_shape: tuple[int, ...]) -> int:
 
 
 def initialize(network: nn.Module) -> None:
-    """Set first weights as the authors do: linear layers keep PyTorch's, biases of convolutions are 0 and stay so."""
+    """Set first weights as the authors do: linear layers keep PyTorch's, biases of convolutions are 0."""
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d | nn.BatchNorm1d):
             initialize_normal(module)
-        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            initialize_normal(module)
-            assert module.bias is not None
-            module.bias.requires_grad_(False)
 
 
 # The model ----------------------------------------------------------------------------------------------------------
@@ -215,6 +211,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         text_features: numbers that each network makes of an embedding.
         generator_channels: of the generator's last maps before the image; each halving of the side doubles them.
         discriminator_channels: of the discriminator's first maps; each halving of the side doubles them.
+        biases: let convolutions learn their biases, which the authors set to 0 before each evaluation.
         cls_weight: w, what real images beside captions of others weigh in the discriminator's loss; 0 for none.
         interp_weight: what images of points between captions weigh in the generator's loss; 0 for none.
         interp_beta: b, where these points lie.
@@ -247,6 +244,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         text_features: int = 128,
         generator_channels: int = 128,
         discriminator_channels: int = 64,
+        biases: bool = False,
         cls_weight: float = 0.5,
         interp_weight: float = 1.0,
         interp_beta: float = 0.5,
@@ -261,7 +259,6 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
         self.image_shape = image_shape = tuple(image_shape)
-        self.set_text(text_dim, None if encoder is None else make_encoder(encoder, encoder_args or {}), encoder_weights)
         self.num_captions = num_captions
         self.latent_dim = latent_dim
         self.cls_weight = cls_weight
@@ -274,6 +271,10 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         if style_from_epoch is not None:
             self.style_encoder = StyleEncoder(image_shape, latent_dim, discriminator_channels)
             self.register_buffer("style_learned", torch.tensor(False))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
+                module.bias.requires_grad_(biases)
+        self.set_text(text_dim, None if encoder is None else make_encoder(encoder, encoder_args or {}), encoder_weights)
 
     # Images -----------------------------------------------------------------------------------------------------
 
@@ -379,7 +380,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
                 "A batch of one image was given, which batch normalisation makes zero of; give data.batch_size at "
                 "least 2, and one that does not leave a single image for the end of the epoch."
             )
-        if self.learns_style:
+        if not self.is_playing:
             return self.style_step(text)
         optimizer_d, optimizer_g = self.optimizers()[:2]  # type: ignore[index]
 
@@ -404,9 +405,9 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         self.log_dict({"train/loss_d": loss_d, "train/loss_g": loss_g}, prog_bar=True)
 
     @property
-    def learns_style(self) -> bool:
-        """Whether the networks of the game stand still and the style encoder learns."""
-        return self.style_from_epoch is not None and self.current_epoch >= self.style_from_epoch
+    def is_playing(self) -> bool:
+        """False once the networks of the game stand still and the style encoder learns."""
+        return self.style_from_epoch is None or self.current_epoch < self.style_from_epoch
 
     def style_step(self, text: Tensor) -> None:
         """Update S on images that the generator makes of known noise under captions, `(N, text_dim)`."""
@@ -420,12 +421,12 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
 
     def on_train_epoch_start(self) -> None:
         """Let G stand still, normalised by its running statistics, while S learns."""
-        if self.learns_style:
+        if not self.is_playing:
             self.generator.eval()
 
     def on_train_epoch_end(self) -> None:
         """Let the step sizes of the game fall, as long as it is played."""
-        if self.learns_style:
+        if not self.is_playing:
             return
         for schedule in self.lr_schedulers():  # type: ignore[union-attr]
             schedule.step()

@@ -14,7 +14,6 @@ Keypoints enter as one-hot maps, and as a mask of all that are there. See config
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -29,24 +28,23 @@ from lightning_gen.functional.adversarial import non_saturating_loss
 from lightning_gen.functional.placement import crop_boxes, keypoint_maps, paste_boxes
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
-from lightning_gen.models.captioned import CaptionedModule
+from lightning_gen.models.captioned import CaptionedModule, make_encoder
 from lightning_gen.models.gan_int_cls import HALVING, Residual, cls_loss
-from lightning_gen.nn.bag_of_words import BagOfWords
 from lightning_gen.nn.initialization import initialize_normal
 
 # Layers: a convolution, batch normalisation, most often an activation. Sizes in brackets are sides of maps. ---------
 
-KEEPING = {"kernel_size": 3, "padding": 1}
-CLOSING = {"kernel_size": 4}  # From 4 x 4 to 1 x 1, or, transposed, back.
-POINTWISE = {"kernel_size": 1}
+KEEPING: dict[str, Any] = {"kernel_size": 3, "padding": 1}
+CLOSING: dict[str, Any] = {"kernel_size": 4}  # From 4 x 4 to 1 x 1, or, transposed, back.
+POINTWISE: dict[str, Any] = {"kernel_size": 1}
 
 
-def conv(before: int, after: int, size: dict[str, int], *activation: nn.Module) -> nn.Sequential:
+def conv(before: int, after: int, size: dict[str, Any], *activation: nn.Module) -> nn.Sequential:
     """A convolution, normalised."""
     return nn.Sequential(nn.Conv2d(before, after, **size), nn.BatchNorm2d(after), *activation)
 
 
-def up(before: int, after: int, size: dict[str, int], *activation: nn.Module) -> nn.Sequential:
+def up(before: int, after: int, size: dict[str, Any], *activation: nn.Module) -> nn.Sequential:
     """A transposed convolution, normalised."""
     return nn.Sequential(nn.ConvTranspose2d(before, after, **size), nn.BatchNorm2d(after), *activation)
 
@@ -292,8 +290,11 @@ class GAWWN(CaptionedModule, AdversarialModule):
         location: whether a condition says where the object is by a `box`, left, top, width, height in [0, 1],
             `(N, 4)`; or where its parts are by `keypoints`, x and y in [0, 1] and 1 if there, else 0, `(N, P, 3)`.
         num_keypoints: P, where they are asked for.
-        text_dim: length of a caption's embedding, where the data bring them.
-        vocabulary: all words of the captions, if their presence is to be the embedding instead.
+        text_dim: length of a caption's embedding.
+        encoder: class path of the text encoder, such as `lightning_gen.nn.BagOfWords`; None if the data bring
+            embeddings.
+        encoder_args: of its constructor.
+        encoder_weights: its checkpoint, read once at the start of the first `fit` and kept in ours.
         num_captions: in training the embeddings of so many captions of an image, drawn anew each time, are averaged.
         latent_dim: length of the noise z, standard normal.
         base_channels: n, of the generator's layers, in multiples and fractions.
@@ -310,7 +311,8 @@ class GAWWN(CaptionedModule, AdversarialModule):
         accumulate_grad_batches: see `AdversarialModule`.
 
     Raises:
-        DataError: if there are no networks for such images.
+        DataError: if there are no networks for such images, or the encoder is of another width.
+        CheckpointError: if the encoder cannot be had.
     """
 
     def __init__(
@@ -319,7 +321,9 @@ class GAWWN(CaptionedModule, AdversarialModule):
         location: Literal["box", "keypoints"] = "keypoints",
         num_keypoints: int = 15,
         text_dim: int = 1024,
-        vocabulary: list[str] | None = None,
+        encoder: str | None = None,
+        encoder_args: dict[str, Any] | None = None,
+        encoder_weights: str | None = None,
         num_captions: int = 4,
         latent_dim: int = 100,
         base_channels: int = 128,
@@ -336,11 +340,7 @@ class GAWWN(CaptionedModule, AdversarialModule):
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
         self.image_shape = image_shape = tuple(image_shape)
-        if vocabulary is None:
-            self.set_text(text_dim, None, None)
-        else:
-            self.set_text(len(vocabulary), BagOfWords(vocabulary), None)
-        text_dim = self.text_dim
+        self.set_text(text_dim, None if encoder is None else make_encoder(encoder, encoder_args or {}), encoder_weights)
         self.condition_keys = (*self.condition_keys, location)
         self.location = location
         self.num_keypoints = num_keypoints
@@ -365,11 +365,6 @@ class GAWWN(CaptionedModule, AdversarialModule):
             self.discriminator = KeypointDiscriminator(image_shape, num_keypoints, text_dim, d, t, size)
 
     # Conditions -------------------------------------------------------------------------------------------------
-
-    def initialize_from(self, batches: Iterable[Any]) -> None:
-        """Read a text encoder's weights; words have none."""
-        if not isinstance(self.text_encoder, BagOfWords):
-            super().initialize_from(batches)
 
     def check_batch(self, batch: Batch) -> None:
         """Also refuse a batch without places."""
@@ -432,7 +427,8 @@ class GAWWN(CaptionedModule, AdversarialModule):
 
     def judge(self, images: Tensor, fake: Tensor, place: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of real images under their own and under others' captions, and of generated ones, `(N, 1)` each."""
-        trunk, judge, others = self.discriminator.trunk, self.discriminator, self.mismatch(text)
+        judge: Any = self.discriminator
+        trunk, others = judge.trunk, self.mismatch(text)
         if self.joint_normalization:
             real, made = trunk(torch.cat([images, fake])).chunk(2)
             logits = judge(torch.cat([real, real, made]), torch.cat(3 * [place]), torch.cat([text, others, text]))

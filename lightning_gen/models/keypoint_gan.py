@@ -11,7 +11,6 @@ goes to `GAWWN`, which then makes images of captions alone. See configs/keypoint
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -23,9 +22,8 @@ from lightning_gen.functional.adversarial import discriminator_loss, non_saturat
 from lightning_gen.functional.mmd import median_bandwidth, mmd2
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
-from lightning_gen.models.captioned import CaptionedModule
+from lightning_gen.models.captioned import CaptionedModule, make_encoder
 from lightning_gen.models.gawwn import check_keypoints
-from lightning_gen.nn.bag_of_words import BagOfWords
 from lightning_gen.nn.initialization import initialize_normal
 
 
@@ -78,20 +76,25 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
 
     Args:
         num_keypoints: P.
-        text_dim: length of a caption's embedding, where the data bring them.
-        vocabulary: all words of the captions, if their presence is to be the embedding instead.
+        text_dim: length of a caption's embedding.
+        encoder: class path of the text encoder, such as `lightning_gen.nn.BagOfWords`; None if the data bring
+            embeddings.
+        encoder_args: of its constructor.
+        encoder_weights: its checkpoint, read once at the start of the first `fit` and kept in ours.
         num_captions: in training the embeddings of so many captions of an image, drawn anew each time, are averaged.
         latent_dim: length of the noise z, standard normal.
         base_channels: n, units of the generator's layers, in multiples.
         discriminator_channels: d, units of the discriminator's layers, in multiples.
         keep_prob: in training, how often a keypoint is given.
+        joint_normalization: let the discriminator normalise real and drawn keypoints as one batch; see `GAWWN`.
         lr: Adam's step size.
         betas: Adam's decay rates.
         gradient_clip_val: see `AdversarialModule`.
         accumulate_grad_batches: see `AdversarialModule`.
 
     Raises:
-        DataError: if there are no keypoints.
+        DataError: if there are no keypoints, or the encoder is of another width.
+        CheckpointError: if the encoder cannot be had.
     """
 
     data_key = "keypoints"
@@ -101,12 +104,15 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         self,
         num_keypoints: int = 15,
         text_dim: int = 1024,
-        vocabulary: list[str] | None = None,
+        encoder: str | None = None,
+        encoder_args: dict[str, Any] | None = None,
+        encoder_weights: str | None = None,
         num_captions: int = 4,
         latent_dim: int = 100,
         base_channels: int = 128,
         discriminator_channels: int = 128,
         keep_prob: float = 0.1,
+        joint_normalization: bool = False,
         lr: float = 2e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         gradient_clip_val: float | None = None,
@@ -117,23 +123,16 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         if num_keypoints < 1 or not 0 <= keep_prob <= 1:
             raise DataError(f"num_keypoints is {num_keypoints} and keep_prob {keep_prob}; expected 1 or more, a share.")
         self.image_shape = (num_keypoints, 3)
-        if vocabulary is None:
-            self.set_text(text_dim, None, None)
-        else:
-            self.set_text(len(vocabulary), BagOfWords(vocabulary), None)
+        self.set_text(text_dim, None if encoder is None else make_encoder(encoder, encoder_args or {}), encoder_weights)
         self.num_captions = num_captions
         self.latent_dim = latent_dim
         self.keep_prob = keep_prob
+        self.joint_normalization = joint_normalization
         self._drawn: list[tuple[Tensor, Tensor]] = []
-        self.generator = Generator(num_keypoints, self.text_dim, latent_dim, base_channels)
-        self.discriminator = Discriminator(num_keypoints, self.text_dim, discriminator_channels)
+        self.generator = Generator(num_keypoints, text_dim, latent_dim, base_channels)
+        self.discriminator = Discriminator(num_keypoints, text_dim, discriminator_channels)
 
     # Conditions -------------------------------------------------------------------------------------------------
-
-    def initialize_from(self, batches: Iterable[Any]) -> None:
-        """Read a text encoder's weights; words have none."""
-        if not isinstance(self.text_encoder, BagOfWords):
-            super().initialize_from(batches)
 
     def check_condition(
         self, condition: Condition | None, num_samples: int, generator: torch.Generator | None = None
@@ -177,26 +176,31 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
 
     # Training ---------------------------------------------------------------------------------------------------
 
+    def judge(self, real: Tensor, fake: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of real and of drawn keypoints under the same captions, `(N, 1)` each."""
+        if self.joint_normalization:
+            of_real, of_fake = self.discriminator(torch.cat([real, fake]), torch.cat([text, text])).chunk(2)
+            return of_real, of_fake
+        return self.discriminator(real, text), self.discriminator(fake, text)
+
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Update D on real and on generated keypoints, then G on the latter."""
+        """Both updates from one forward pass, as in `GAWWN`."""
         optimizer_d, optimizer_g = self.optimizers()  # type: ignore[attr-defined]
         batch = self.as_batch(batch)
-        keypoints = batch["keypoints"].to(self.dtype)
-        text = self.draw_text(batch, self.num_captions)
+        keypoints, text = batch["keypoints"].to(self.dtype), self.draw_text(batch, self.num_captions)
 
         number = len(keypoints)
         fake = self.complete(self.sample_latent(number), text, keypoints, self.draw_switches(number))
-        loss_d = 2 * discriminator_loss(self.discriminator(keypoints, text), self.discriminator(fake.detach(), text))
-        self.step((optimizer_d, loss_d))
+        real_logits, fake_logits = self.judge(keypoints, fake, text)
+        loss_d, loss_g = 2 * discriminator_loss(real_logits, fake_logits), non_saturating_loss(fake_logits)
 
-        loss_g = non_saturating_loss(self.discriminator(fake, text))
-        self.step((optimizer_g, loss_g))
+        self.step((optimizer_d, loss_d), (optimizer_g, loss_g))
         self.log_dict({"train/loss_d": loss_d, "train/loss_g": loss_g}, prog_bar=True)
 
     # How far drawn keypoints are from real ones -------------------------------------------------------------------
 
     def figure_protocols(self, stage: str) -> dict[str, str]:
-        return {"mmd2": f"keypoints under the captions of the {stage} images, and theirs; median bandwidth, biased"}
+        return {"mmd2": f"keypoints under the captions of the {stage} images, and theirs; their median bandwidth"}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Draw keypoints under the captions of held-out images."""
@@ -223,7 +227,7 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
     def _log_distance(self, stage: str) -> None:
         real, drawn = (torch.cat(parts).flatten(1).float() for parts in zip(*self._drawn, strict=True))
         self._drawn.clear()
-        distance = mmd2(real, drawn, [median_bandwidth(real, drawn)])
+        distance = mmd2(real, drawn, [median_bandwidth(real, real)])
         self.log(f"{stage}/mmd2", distance.to(self.dtype), sync_dist=True)
 
     def configure_optimizers(self) -> list[Optimizer]:

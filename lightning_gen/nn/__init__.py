@@ -1,6 +1,7 @@
 """Networks and layers that two or more papers or judges share."""
 
 from lightning_gen.nn.attributes import AttributeFeatures, AttributeNetwork
+from lightning_gen.nn.bag_of_words import BagOfWords
 from lightning_gen.nn.digits import DigitNetwork
 from lightning_gen.nn.features import (
     DigitFeatures,
@@ -22,6 +23,7 @@ from lightning_gen.nn.weight_norm import WeightNorm, initialize_from_data
 __all__ = [
     "AttributeFeatures",
     "AttributeNetwork",
+    "BagOfWords",
     "DigitFeatures",
     "DigitNetwork",
     "EfficientNetLite0",

@@ -18,6 +18,7 @@ from lightning_gen.models import (
     DRAW,
     GAN,
     GANINTCLS,
+    GAWWN,
     LAPGAN,
     VAE,
     VGAN,
@@ -189,6 +190,32 @@ def gan_int_cls_by_hand(model: GANINTCLS, loader: Any) -> float:
     return time.perf_counter() - start
 
 
+def gawwn_by_hand(model: GAWWN, loader: Any) -> float:
+    (optimizer_d, optimizer_g), _ = model.configure_optimizers()
+    d, d_parameters, g_parameters = (
+        model.discriminator,
+        list(model.discriminator.parameters()),
+        list(model.generator.parameters()),
+    )
+    start = time.perf_counter()
+    for batch in loader:
+        images, box, drawn = 2 * batch["image"] - 1, batch["box"], torch.randint(10, (16, 4))
+        text = batch["text_embedding"][torch.arange(16)[:, None], drawn].mean(1)
+        fake = model.generator(torch.randn(16, model.latent_dim), box, text)
+        real = d.trunk(images)
+        real_logits, wrong_logits = d(real, box, text), d(real, box, text[torch.randperm(16)])
+        fake_logits = d(d.trunk(fake), box, text)
+        loss_d = F.softplus(-real_logits).mean()
+        loss_d = loss_d + 0.5 * (F.softplus(wrong_logits).mean() + F.softplus(fake_logits).mean())
+        gradients = torch.autograd.grad(loss_d, d_parameters, retain_graph=True)
+        gradients += torch.autograd.grad(F.softplus(-fake_logits).mean(), g_parameters)
+        for parameter, gradient in zip(d_parameters + g_parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer_d.step()
+        optimizer_g.step()
+    return time.perf_counter() - start
+
+
 def lapgan_by_hand(model: LAPGAN, loader: Any) -> float:
     optimizer_d, optimizer_g = model.configure_optimizers()
     d_parameters, g_parameters = list(model.discriminators.parameters()), list(model.generators.parameters())
@@ -247,6 +274,10 @@ def vgan_by_hand(model: VGAN, loader: Any) -> float:
             lambda: GANINTCLS((3, 32, 32), 128, generator_channels=16, discriminator_channels=16, text_features=32),
             gan_int_cls_by_hand,
         ),
+        (
+            lambda: GAWWN((3, 32, 32), "box", text_dim=26, base_channels=16, discriminator_channels=16, map_size=8),
+            gawwn_by_hand,
+        ),
         (ImprovedGAN, improved_gan_by_hand),
         (lambda: Pix2Pix((1, 32, 32), num_levels=5, base_channels=16, patch_size=16), pix2pix_by_hand),
         (lambda: LAPGAN((1, 28, 28), hidden_sizes=(400, 400), channels=(8, 4)), lapgan_by_hand),
@@ -261,6 +292,7 @@ def vgan_by_hand(model: VGAN, loader: Any) -> float:
         "cgan",
         "acgan",
         "gan_int_cls",
+        "gawwn",
         "improved_gan",
         "pix2pix",
         "lapgan",
@@ -282,6 +314,9 @@ def test_step_over_the_bare_loop(
     if isinstance(model, GANINTCLS):
         text = torch.randn(64, 10, 128)
         batch = {"image": torch.rand(64, 3, 32, 32), "text_embedding": text, "label": torch.arange(64) % 10}
+    if isinstance(model, GAWWN):
+        box, text = torch.tensor([[0.1, 0.2, 0.5, 0.6]]).expand(16, -1), torch.randn(16, 10, 26)
+        batch = {"image": torch.rand(16, 3, 32, 32), "text_embedding": text, "box": box}
     loader = DataLoader([batch] * (STEPS if benchmark.enabled else 2), batch_size=None)
     if not logs:
         model.log = model.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]

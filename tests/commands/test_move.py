@@ -11,7 +11,7 @@ from PIL import Image
 from lightning_gen.cli import main
 from lightning_gen.models import GAWWN, KeypointGAN
 from tests.digits import quiet_trainer
-from tests.models.test_gawwn import WORDS
+from tests.models.test_gawwn import BAG
 from tests.test_cli import one_line_error
 
 TEXT = ["--condition.caption", "a red seven"]
@@ -29,7 +29,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A GAWWN for boxes, one for two keypoints, and a generator of these."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("places")
-    sizes: dict[str, Any] = {"vocabulary": WORDS, "base_channels": 4, "discriminator_channels": 4}
+    sizes: dict[str, Any] = {**BAG, "base_channels": 4, "discriminator_channels": 4}
     return {
         "box": saved(GAWWN((3, 16, 16), "box", map_size=8, **sizes), folder / "box.ckpt"),
         "keypoints": saved(GAWWN((3, 16, 16), "keypoints", 2, map_size=8, **sizes), folder / "keypoints.ckpt"),

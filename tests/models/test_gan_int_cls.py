@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from lightning_gen.callbacks import Diagnosis
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import CheckpointError, ConditionError, DataError, WeightsNotFoundError
 from lightning_gen.models import GANINTCLS
@@ -251,6 +252,12 @@ def test_published_initialisation() -> None:
             assert module.weight.abs().max().item() == pytest.approx(1024**-0.5, rel=1e-3)
 
 
+def test_biases_may_be_learned() -> None:
+    learned = [sum(p.requires_grad for p in small(biases=biases).parameters()) for biases in (False, True)]
+    convolutions = [m for m in small().modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+    assert learned[1] - learned[0] == len(convolutions) == 11
+
+
 def test_a_residual_block_by_hand() -> None:
     torch.manual_seed(0)
     block, x = Residual(8, nn.LeakyReLU(0.2)).eval(), torch.randn(2, 8, 4, 4)
@@ -373,7 +380,9 @@ def test_the_game_stands_still_while_style_is_learned() -> None:
     model.__class__ = Kept
     with pytest.raises(ConditionError, match="has no style encoder that has learned"):
         model.encode(torch.rand(1, 1, 8, 8))
-    fit(model, batches(2, 6), epochs=2)
+    diagnosis = Diagnosis()
+    fit(model, batches(2, 6), epochs=2, callbacks=[diagnosis])
+    assert len(diagnosis._losses) == 2, "it looks at the game alone"
     assert len(states) == 2
     after = model.state_dict()
     moved = [
@@ -502,14 +511,14 @@ def test_an_encoder_of_another_width() -> None:
     model = small(encoder=f"{__name__}.Letters", text_dim=6)
     with pytest.raises(DataError, match=r"gives 5 numbers and GANINTCLS takes 6; give --model.text_dim 5"):
         model.sample(1, {"caption": ["abc"]})
-    with pytest.raises(CheckpointError, match=r"encoder_args=\{'width': 3\}"):
+    with pytest.raises(CheckpointError, match=r"Letters was given \{'width': 3\}"):
         small(encoder=f"{__name__}.Letters", encoder_args={"width": 3})
 
 
 def test_an_encoder_that_has_nothing_to_learn() -> None:
     """A bag of words needs no checkpoint."""
     words = ["a", "red", "blue", "one", "two"]
-    model = small(encoder="lightning_gen.nn.bag_of_words.BagOfWords", encoder_args={"words": words})
+    model = small(encoder="lightning_gen.nn.BagOfWords", encoder_args={"words": words})
     fit(model, [{**batches(1, 6)[0], "caption": ["a red one", "A blue two."] * 3}])
     assert model.embed_captions(["a red one"]).tolist() == [[1, 1, 0, 1, 0]]
     with pytest.raises(ConditionError, match="which the model has never seen; did you mean red"):

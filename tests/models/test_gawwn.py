@@ -18,6 +18,11 @@ from tests.digits import quiet_trainer
 
 BIRDS = (3, 128, 128)
 WORDS = sorted({w.strip(",") for d in range(10) for c in COLOURS for text in captions(d, c) for w in text.split()})
+BAG: dict[str, Any] = {
+    "text_dim": len(WORDS),
+    "encoder": "lightning_gen.nn.BagOfWords",
+    "encoder_args": {"words": WORDS},
+}
 
 
 def small(location: Any, **arguments: Any) -> GAWWN:
@@ -251,7 +256,7 @@ def test_other_sides_are_refused(arguments: dict[str, Any]) -> None:
 
 
 def test_captions_of_words() -> None:
-    model = small("box", vocabulary=WORDS).eval()
+    model = small("box", **BAG).eval()
     box = torch.tensor([[0.1, 0.1, 0.5, 0.5]])
     assert model.text_dim == len(WORDS)
     z = model.sample_latent(1)
@@ -273,7 +278,7 @@ def test_learns_where() -> None:
     model = GAWWN(
         (3, 32, 32),
         "box",
-        vocabulary=WORDS,
+        **BAG,
         base_channels=16,
         discriminator_channels=16,
         text_channels=16,
@@ -281,9 +286,11 @@ def test_learns_where() -> None:
         joint_normalization=True,
         lr=1e-3,
     )
-    quiet_trainer(max_epochs=1, limit_train_batches=150, limit_val_batches=0).fit(model, datamodule=data)
+    quiet_trainer(max_epochs=1, limit_train_batches=250, limit_val_batches=0).fit(model, datamodule=data)
     held_out: Any = data.datasets["val"]
     batch = held_out.__getitems__(range(200))
     found = ink_box(model.sample(200, {key: batch[key] for key in model.condition_keys}).amax(1))
     others = box_iou(batch["box"], batch["box"].roll(1, 0)).mean()
-    assert box_iou(found, batch["box"]).mean() > others + 0.1
+    reached = box_iou(found, batch["box"]).mean()
+    print(f"{reached:.3f}, {others:.3f} at others' boxes")
+    assert reached > others + 0.1

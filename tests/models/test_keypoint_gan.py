@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader
 
 from lightning_gen.datamodules import PlacedDigitsDataModule
 from lightning_gen.errors import ConditionError, DataError
+from lightning_gen.functional.mmd import median_bandwidth, mmd2
 from lightning_gen.models import KeypointGAN
 from tests.digits import quiet_trainer
-from tests.models.test_gawwn import WORDS
+from tests.models.test_gawwn import BAG
 
 
 def small(**arguments: Any) -> KeypointGAN:
@@ -104,36 +105,49 @@ def test_arguments_that_are_none() -> None:
         small().as_batch({"keypoints": torch.zeros(4, 2, 3), "text_embedding": torch.zeros(4, 4)})
 
 
-def test_a_step_is_the_plain_game() -> None:
-    """-log D(k, t) - log(1 - D(G, t)), each at weight 1 and without a wrong caption; then -log D(G, t)."""
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_step_is_the_plain_game(joint: bool) -> None:
+    """-log D(k, t) - log(1 - D(G, t)), each at weight 1 and without a wrong caption; and -log D(G, t)."""
 
     class Recorded(KeypointGAN):
         def step(self, *updates: tuple[Any, Tensor]) -> None:
-            losses.append(updates[0][1].item())
+            losses.extend(loss.item() for _, loss in updates)
             super().step(*updates)
 
     losses: list[float] = []
     shown: list[tuple[Tensor, Tensor, Tensor]] = []
     torch.manual_seed(0)
-    model = Recorded(3, text_dim=4, latent_dim=3, base_channels=2, discriminator_channels=2).double()
+    sizes: dict[str, Any] = {"text_dim": 4, "latent_dim": 3, "base_channels": 2, "discriminator_channels": 2}
+    model = Recorded(3, joint_normalization=joint, **sizes).double()
     model.discriminator.register_forward_hook(lambda _module, given, logits: shown.append((*given, logits)))
     batch = {"keypoints": torch.rand(5, 3, 3).double(), "text_embedding": torch.randn(5, 4).double()}
     quiet_trainer(max_epochs=1, limit_val_batches=0, precision="64-true").fit(model, DataLoader([batch], None))  # type: ignore[arg-type]
-    assert len(shown) == 3
-    for _, text, _ in shown:
-        assert torch.equal(text, batch["text_embedding"])
-    (keypoints, _, real), (_, _, fake), (_, _, last) = shown
+    if joint:
+        shown = list(zip(*(value.chunk(2) for value in shown[0]), strict=True))  # type: ignore[arg-type]
+    (keypoints, own, real), (drawn, of_fake, fake) = shown
+    assert torch.equal(own, batch["text_embedding"])
+    assert torch.equal(of_fake, batch["text_embedding"])
     assert torch.equal(keypoints, batch["keypoints"])
+    assert not torch.equal(drawn, keypoints)
     log_d, log_not = (lambda x: x.sigmoid().log().mean().item()), (lambda x: (1 - x.sigmoid()).log().mean().item())
-    assert losses == pytest.approx([-log_d(real) - log_not(fake), -log_d(last)])
+    assert losses == pytest.approx([-log_d(real) - log_not(fake), -log_d(fake)])
 
 
 def test_learns_where_parts_are() -> None:
     """Baseline: keypoints drawn uniformly; the upper end of a digit is not below the lower one."""
     torch.manual_seed(0)
-    model = KeypointGAN(5, vocabulary=WORDS, base_channels=16, discriminator_channels=16, latent_dim=20, lr=1e-3)
+    model = KeypointGAN(
+        5, **BAG, base_channels=16, discriminator_channels=16, latent_dim=20, joint_normalization=True, lr=1e-3
+    )
     data = PlacedDigitsDataModule(batch_size=64)
-    quiet_trainer(max_epochs=4, limit_val_batches=0).fit(model, datamodule=data)
+    quiet_trainer(max_epochs=10, limit_val_batches=0).fit(model, datamodule=data)
+    (scores,) = quiet_trainer().validate(model, datamodule=data, verbose=False)
+    real: Any = data.datasets["val"]
+    uniform = torch.rand(500, 15)
+    uniform[:, 2::3] = 1
+    keypoints = real.columns["keypoints"].flatten(1)
+    baseline = mmd2(keypoints, uniform, [median_bandwidth(keypoints, keypoints)])
+    assert 0 < scores["val/mmd2"] < baseline / 2
     drawn = model.sample(500, {"caption": ["a red seven"] * 500})
     x, y = drawn[..., 0], drawn[..., 1]
     ordered = (y[:, 0] < y[:, 4]) & (y[:, 4] < y[:, 1]) & (x[:, 2] < x[:, 4]) & (x[:, 4] < x[:, 3])
