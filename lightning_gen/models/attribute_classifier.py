@@ -16,6 +16,9 @@ from lightning_gen.errors import DataError
 from lightning_gen.models.base import Batch, ImageModule, as_batch
 from lightning_gen.nn.attributes import AttributeNetwork
 
+DIGIT_ATTRIBUTES = {"digit": 10, "thickness": 3, "slant": 2, "colour": 6, "position": 3}
+"""How many values each attribute of captioned digits has."""
+
 
 class AttributeClassifier(ImageModule):
     """Reads the attributes of an image; the defaults are those of captioned digits.
@@ -35,14 +38,13 @@ class AttributeClassifier(ImageModule):
     def __init__(
         self,
         image_shape: tuple[int, ...] = (3, 32, 32),
-        attributes: dict[str, int] | None = None,
+        attributes: dict[str, int] = DIGIT_ATTRIBUTES,
         base_channels: int = 16,
         num_features: int = 64,
         lr: float = 0.004,
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__()
-        attributes = attributes or {"digit": 10, "thickness": 3, "slant": 2, "colour": 6, "position": 3}
         self.save_hyperparameters()
         self.image_shape = tuple(image_shape)
         self.attributes = attributes
