@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -15,29 +12,6 @@ from lightning_gen.errors import CheckpointError, ConditionError, DataError, Wei
 from lightning_gen.models.base import Batch, Condition, GenerativeModule
 
 CHUNK = 250  # Captions encoded at a time.
-
-
-def make_encoder(class_path: str, args: Mapping[str, Any]) -> nn.Module:
-    """A network by its class path, frozen and in eval mode.
-
-    Raises:
-        CheckpointError: if the class is neither ours nor imported, is no module, or does not take the arguments.
-    """
-    module, _, name = class_path.rpartition(".")
-    if module.partition(".")[0] == "lightning_gen":
-        with suppress(ImportError):
-            import_module(module)
-    found: Any = getattr(sys.modules.get(module), name, None)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise CheckpointError(
-            f"The frozen network {class_path!r} is no module of lightning_gen, nor one that has been imported."
-        )
-    with torch.random.fork_rng(devices=[]):  # Weights to be replaced cost no draws of the training's stream.
-        try:
-            network: nn.Module = found(**args)
-        except TypeError as error:
-            raise CheckpointError(f"{class_path} was given {dict(args)}: {error}.") from error
-    return network.requires_grad_(False).eval()
 
 
 class CaptionedModule(GenerativeModule):

@@ -27,7 +27,7 @@ from torchmetrics import CatMetric
 from lightning_gen._lightning import pl
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.models.base import Batch, ImageModule
-from lightning_gen.models.captioned import make_encoder
+from lightning_gen.nn.frozen import make_frozen
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
 """70 places; the hyphen has two, of which the last one counts, as in the authors' table."""
@@ -224,7 +224,7 @@ class CharCNNRNN(ImageModule):
                 "CharCNNRNN learns beside the features of images, and has no network for them; give --model.extractor "
                 "and --model.extractor_args, such as AttributeFeatures and its ckpt_path."
             )
-        extractor: Any = make_encoder(self.hparams["extractor"], self.hparams["extractor_args"] or {})
+        extractor: Any = make_frozen(self.hparams["extractor"], self.hparams["extractor_args"] or {})
         if (width := extractor.num_features) != self.hparams["text_dim"]:
             raise DataError(f"The images have {width} features; give --model.text_dim {width}, which must be alike.")
         self._extractor = (extractor.to(self.device),)

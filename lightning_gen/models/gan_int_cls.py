@@ -28,7 +28,8 @@ from torch.optim.lr_scheduler import StepLR
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
-from lightning_gen.models.captioned import CaptionedModule, make_encoder
+from lightning_gen.models.captioned import CaptionedModule
+from lightning_gen.nn.frozen import make_frozen
 from lightning_gen.nn.initialization import initialize_normal
 
 HALVING: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}
@@ -274,7 +275,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
                 module.bias.requires_grad_(biases)
-        self.set_text(text_dim, None if encoder is None else make_encoder(encoder, encoder_args or {}), encoder_weights)
+        self.set_text(text_dim, None if encoder is None else make_frozen(encoder, encoder_args or {}), encoder_weights)
 
     # Images -----------------------------------------------------------------------------------------------------
 

@@ -28,8 +28,9 @@ from lightning_gen.functional.adversarial import non_saturating_loss
 from lightning_gen.functional.placement import crop_boxes, keypoint_maps, paste_boxes
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
-from lightning_gen.models.captioned import CaptionedModule, make_encoder
+from lightning_gen.models.captioned import CaptionedModule
 from lightning_gen.models.gan_int_cls import HALVING, Residual, cls_loss
+from lightning_gen.nn.frozen import make_frozen
 from lightning_gen.nn.initialization import initialize_normal
 
 # Layers: a convolution, batch normalisation, most often an activation. Sizes in brackets are sides of maps. ---------
@@ -340,7 +341,7 @@ class GAWWN(CaptionedModule, AdversarialModule):
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
         self.image_shape = image_shape = tuple(image_shape)
-        self.set_text(text_dim, None if encoder is None else make_encoder(encoder, encoder_args or {}), encoder_weights)
+        self.set_text(text_dim, None if encoder is None else make_frozen(encoder, encoder_args or {}), encoder_weights)
         self.condition_keys = (*self.condition_keys, location)
         self.location = location
         self.num_keypoints = num_keypoints

@@ -22,8 +22,9 @@ from lightning_gen.functional.adversarial import discriminator_loss, non_saturat
 from lightning_gen.functional.mmd import median_bandwidth, mmd2
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
-from lightning_gen.models.captioned import CaptionedModule, make_encoder
+from lightning_gen.models.captioned import CaptionedModule
 from lightning_gen.models.gawwn import check_keypoints
+from lightning_gen.nn.frozen import make_frozen
 from lightning_gen.nn.initialization import initialize_normal
 
 
@@ -123,7 +124,7 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         if num_keypoints < 1 or not 0 <= keep_prob <= 1:
             raise DataError(f"num_keypoints is {num_keypoints} and keep_prob {keep_prob}; expected 1 or more, a share.")
         self.image_shape = (num_keypoints, 3)
-        self.set_text(text_dim, None if encoder is None else make_encoder(encoder, encoder_args or {}), encoder_weights)
+        self.set_text(text_dim, None if encoder is None else make_frozen(encoder, encoder_args or {}), encoder_weights)
         self.num_captions = num_captions
         self.latent_dim = latent_dim
         self.keep_prob = keep_prob

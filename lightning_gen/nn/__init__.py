@@ -11,7 +11,7 @@ from lightning_gen.nn.features import (
     FrameAverage,
     InceptionV3,
 )
-from lightning_gen.nn.frozen import FrozenNetwork, TorchvisionClassifier, read_layers
+from lightning_gen.nn.frozen import FrozenNetwork, TorchvisionClassifier, make_frozen, read_layers
 from lightning_gen.nn.initialization import initialize_normal
 from lightning_gen.nn.label_reader import LabelFeatures, LabelNetwork
 from lightning_gen.nn.masked import MaskedConv2d
@@ -42,5 +42,6 @@ __all__ = [
     "WeightNorm",
     "initialize_from_data",
     "initialize_normal",
+    "make_frozen",
     "read_layers",
 ]

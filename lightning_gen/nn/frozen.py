@@ -82,6 +82,25 @@ def read_layers(network: nn.Module, images: Tensor, layers: Sequence[str]) -> li
     return [ends[layer] if layer in ends else torch.cat(found[layer]) for layer in layers]
 
 
+def make_frozen(class_path: str, args: Mapping[str, Any]) -> nn.Module:
+    """A network by its class path, frozen and in eval mode.
+
+    Args:
+        class_path: of a module, ours or already imported.
+        args: of its constructor.
+
+    Raises:
+        CheckpointError: if the class is not there, or not to be trusted, or does not take the arguments.
+    """
+    found: Any = resolve_class(class_path, nn.Module, "The option encoder")
+    with torch.random.fork_rng(devices=[]):  # Weights to be replaced cost no draws of the training's stream.
+        try:
+            network: nn.Module = found(**args)
+        except TypeError as error:
+            raise CheckpointError(f"{class_path} was given encoder_args={dict(args)}: {error}.") from error
+    return network.requires_grad_(False).eval()
+
+
 class FrozenNetwork(nn.Module):
     """A network by its class path, frozen and always in eval mode; its weights are part of a model's checkpoint.
 
@@ -96,13 +115,7 @@ class FrozenNetwork(nn.Module):
 
     def __init__(self, class_path: str, args: Mapping[str, Any]) -> None:
         super().__init__()
-        found: Any = resolve_class(class_path, nn.Module, "The option encoder")
-        with torch.random.fork_rng(devices=[]):  # Weights to be replaced cost no draws of the training's stream.
-            try:
-                network: nn.Module = found(**args)
-            except TypeError as error:
-                raise CheckpointError(f"{class_path} was given encoder_args={dict(args)}: {error}.") from error
-        self.network = network.requires_grad_(False)
+        self.network = make_frozen(class_path, args)
         self.train()
 
     def train(self, mode: bool = True) -> Self:

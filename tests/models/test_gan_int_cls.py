@@ -503,7 +503,7 @@ def test_the_encoder_comes_from_its_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["os.system", "lightning_gen.models.NoSuch", "not_imported.Encoder", "Encoder"])
 def test_no_foreign_encoder(path: str) -> None:
-    with pytest.raises(CheckpointError, match="is no module of lightning_gen"):
+    with pytest.raises(CheckpointError, match=r"which is no Module|neither of lightning_gen nor imported"):
         small(encoder=path)
 
 
@@ -511,7 +511,7 @@ def test_an_encoder_of_another_width() -> None:
     model = small(encoder=f"{__name__}.Letters", text_dim=6)
     with pytest.raises(DataError, match=r"gives 5 numbers and GANINTCLS takes 6; give --model.text_dim 5"):
         model.sample(1, {"caption": ["abc"]})
-    with pytest.raises(CheckpointError, match=r"Letters was given \{'width': 3\}"):
+    with pytest.raises(CheckpointError, match=r"Letters was given encoder_args=\{'width': 3\}"):
         small(encoder=f"{__name__}.Letters", encoder_args={"width": 3})
 
 
