@@ -184,8 +184,10 @@ class Steering:
         with torch.inference_mode(False), torch.enable_grad():
             probe = torch.zeros(1, *image_shape, device=device, dtype=dtype, requires_grad=True)
             try:
-                maps = read_layers(network, probe, self.layers)
-                ends = maps if self.captions is None else [network.log_prob(probe, self.captions[:1])]  # type: ignore[operator]
+                if self.captions is None:
+                    maps = ends = read_layers(network, probe, self.layers)
+                else:
+                    maps, ends = [], [network.log_prob(probe, self.captions[:1])]  # type: ignore[operator]
             except (RuntimeError, ValueError, TypeError) as error:
                 if isinstance(error, ConditionError):
                     raise

@@ -286,7 +286,7 @@ def test_learns_where() -> None:
         joint_normalization=True,
         lr=1e-3,
     )
-    quiet_trainer(max_epochs=1, limit_train_batches=250, limit_val_batches=0).fit(model, datamodule=data)
+    quiet_trainer(max_epochs=2, limit_train_batches=225, limit_val_batches=0).fit(model, datamodule=data)
     held_out: Any = data.datasets["val"]
     batch = held_out.__getitems__(range(200))
     found = ink_box(model.sample(200, {key: batch[key] for key in model.condition_keys}).amax(1))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import ConditionError, DataError
-from lightning_gen.models import PPGN
+from lightning_gen.models import PPGN, Captioner
 from lightning_gen.models.ppgn import EPSILONS
 from lightning_gen.nn import DigitFeatures
 from tests.digits import held_out_digits, quiet_trainer
@@ -195,6 +195,23 @@ def test_captions_are_climbed_word_by_word() -> None:
     wanted = torch.minimum((h + gradient).clamp(min=0), model.code_bounds)
     torch.testing.assert_close(codes[1], wanted.detach())
     torch.testing.assert_close(scores[0], network.log_prob(model.generate(h), captions).detach())
+
+
+def test_our_own_captioner_steers() -> None:
+    """It has no forward, and knows words of its own alone."""
+    torch.manual_seed(0)
+    sizes = {"base_channels": 2, "feature_dim": 3, "embedding_dim": 4, "hidden_size": 5}
+    captioner = Captioner((1, 28, 28), ["a", "thick", "three", "seven"], **sizes).eval()
+    model = ready(num_steps=20, sampler="equation", epsilons=(0.0, 30.0, 0.0))
+    scores: list[Tensor] = []
+    captions = ["a thick three", "a seven"]
+    images = model.sample(
+        2, {"caption": captions}, network=captioner, watch=lambda _step, _x, score: scores.append(score)
+    )
+    assert images.shape == (2, 1, 28, 28)
+    assert (scores[-1] > scores[0]).all()
+    with pytest.raises(ConditionError, match="green"):
+        model.sample(1, {"caption": ["a green three"]}, network=captioner)
 
 
 def test_joint_is_trained_with_noise_at_three_places_and_the_others_without() -> None:
