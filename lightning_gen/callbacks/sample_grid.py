@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
-from lightning_gen._lightning import LightningModule, Trainer
+from lightning_gen._lightning import LightningModule, Trainer, pl
 from lightning_gen.callbacks.base import EvaluationCallback, Stage
 from lightning_gen.callbacks.files import image_grid, write_png
 from lightning_gen.callbacks.videos import film_frames, film_strips, write_gif
@@ -15,11 +18,20 @@ from lightning_gen.errors import LightningGenError
 from lightning_gen.models.base import GenerativeModule
 
 
+def log_animation(logger: pl.loggers.TensorBoardLogger, name: str, path: Path, step: int) -> None:
+    """Show a GIF among TensorBoard's images, where it moves; `SummaryWriter.add_video` fails with moviepy 2."""
+    with Image.open(path) as animation:
+        width, height = animation.size
+    picture = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=path.read_bytes())
+    logger.experiment.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=picture)]), step)
+
+
 class PictureCallback(EvaluationCallback):
     """Base of callbacks that draw a picture, on rank zero.
 
     It is written to `<log folder>/<kind>/epoch=0004.png` (in a test `test.png`), and given to loggers that take images.
-    An animation becomes a `.gif` beside it, which is given to loggers that take videos.
+    An animation becomes a `.gif` beside it, which is given to loggers that take videos, and to TensorBoard as an image
+    that moves.
     """
 
     kind: str
@@ -42,6 +54,8 @@ class PictureCallback(EvaluationCallback):
                 logger.log_image(key=f"{stage}/{self.kind}", images=[picture], caption=[f"epoch {epoch}"])
             elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):
                 add_image(f"{stage}/{self.kind}", picture, epoch)
+            if frames is not None and isinstance(logger, pl.loggers.TensorBoardLogger):
+                log_animation(logger, f"{stage}/{self.kind}_video", path, epoch)
             if frames is not None and hasattr(logger, "log_video"):
                 logger.log_video(key=f"{stage}/{self.kind}_video", videos=[str(path)], caption=[f"epoch {epoch}"])
 

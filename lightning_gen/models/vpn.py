@@ -17,7 +17,7 @@ configs/vpn/README.md for what differs from the paper and why.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_gen.errors import ConditionError, DataError, LightningGenError
 from lightning_gen.functional.bounds import bernoulli_entropy, bernoulli_log_prob
-from lightning_gen.models.base import Batch, Condition, LikelihoodModule
+from lightning_gen.models.base import Batch, Condition, LikelihoodModule, as_batch
 from lightning_gen.models.pixel_rnn import check_levels
 from lightning_gen.models.pixel_rnn_sampling import draw_levels
 from lightning_gen.models.vpn_sampling import CachedDecoder
@@ -294,6 +294,7 @@ class VPN(LikelihoodModule):
         DataError: if a shape or number is out of range; in `fit`, `validate` and `test`, if pixels are of no level.
     """
 
+    changes: Tensor
     likelihood = "exact"
     data_key = "video"
 
@@ -349,6 +350,8 @@ class VPN(LikelihoodModule):
             conv,
             sees_frame=decoder == "pixelcnn",
         )
+        if levels is not None:
+            self.register_buffer("changes", torch.ones(2 * levels - 1, dtype=torch.long))
         self.to(memory_format=torch.channels_last)
 
     # Scores -----------------------------------------------------------------------------------------------------
@@ -400,8 +403,7 @@ class VPN(LikelihoodModule):
         Returns:
             Nats for each predicted frame, a mean over these, `(N,)`.
         """
-        frames = videos[:, :, self.context_frames :].transpose(1, 2)  # (N, T', C, H, W)
-        return -bernoulli_log_prob(frames, self.logits(videos, condition).squeeze(3).to(frames.dtype)).mean(1)
+        return -self.frame_log_probs(videos, condition).mean(1)
 
     def log_prob(self, images: Tensor, condition: Condition | None = None) -> Tensor:
         """The exact log-likelihood of the frames after the given ones.
@@ -421,13 +423,47 @@ class VPN(LikelihoodModule):
                 "VPN with levels=None has a cross-entropy with grey values and no likelihood; call cross_entropy, or "
                 "give it levels=256."
             )
-        frames = images[:, :, self.context_frames :].transpose(1, 2)
-        logits = self.logits(images, condition).to(images.dtype)  # (N, T', C, K, H, W)
-        if self.levels == 2:
-            return bernoulli_log_prob(frames, logits.squeeze(3)).sum(1)
-        targets = (frames * (self.levels - 1)).round().long()
-        losses = F.cross_entropy(logits.flatten(0, 2), targets.flatten(0, 2), reduction="none")
-        return -losses.view(len(images), -1).sum(1)
+        return self.frame_log_probs(images, condition).sum(1)
+
+    def frame_log_probs(self, videos: Tensor, condition: Condition | None = None) -> Tensor:
+        """The terms of `log_prob`, or the negative ones of `cross_entropy`: nats of each predicted frame, `(N, T')`."""
+        frames = videos[:, :, self.context_frames :].transpose(1, 2)
+        logits = self.logits(videos, condition).to(videos.dtype)  # (N, T', C, K, H, W)
+        if self.levels in (None, 2):
+            return bernoulli_log_prob(frames, logits.squeeze(3))
+        losses = F.cross_entropy(logits.flatten(0, 2), self.in_levels(frames).flatten(0, 2), reduction="none")
+        return -losses.view(*frames.shape[:2], -1).sum(2)
+
+    def in_levels(self, videos: Tensor) -> Tensor:
+        """Values in [0, 1] as integers, 0 to levels - 1."""
+        return (videos * (self.hparams["levels"] - 1)).round().long()
+
+    # Trivial predictions to compare with ------------------------------------------------------------------------
+
+    def initialize_from(self, batches: Iterable[Any]) -> None:
+        """Count by how many levels a value changes from frame to frame, and start at one change of each kind."""
+        if self.levels is None:
+            return
+        for batch in batches:
+            values = self.in_levels(as_batch(batch)["video"].to(self.changes.device))
+            changes = (values[:, :, 1:] - values[:, :, :-1]).flatten() + len(
+                self.changes
+            ) // 2  # From -(levels - 1) on.
+            self.changes += torch.bincount(changes, minlength=len(self.changes))
+
+    def last_frame_log_prob(self, videos: Tensor) -> Tensor:
+        """What copying the last frame makes of it: each value is the frame's before plus a change drawn by its count.
+
+        Args:
+            videos: `(N, C, T, H, W)`, each value k / (levels - 1); at least one frame is given.
+
+        Returns:
+            Nats of the predicted frames, `(N,)`.
+        """
+        levels = torch.arange(self.hparams["levels"], device=videos.device)
+        table = self.changes.log()[levels - levels[:, None] + len(levels) - 1].log_softmax(1)  # (before, after)
+        values = self.in_levels(videos[:, :, self.context_frames - 1 :])
+        return table[values[:, :, :-1], values[:, :, 1:]].flatten(1).sum(1)
 
     # Samples ----------------------------------------------------------------------------------------------------
 
@@ -517,12 +553,19 @@ class VPN(LikelihoodModule):
 
     def _score(self, batch: Batch) -> Tensor:
         videos = batch["video"]
-        if self.levels is not None:
-            return self.log_prob(videos, batch)
-        bound = bernoulli_entropy(videos[:, :, self.context_frames :].transpose(1, 2)).mean()
-        name = "test/lower_bound" if self.trainer.testing else "val/lower_bound"
-        self.log(name, bound, batch_size=len(videos), on_epoch=True, sync_dist=True)
-        return -self.cross_entropy(videos, batch)
+        scores = self.frame_log_probs(videos, batch)
+        stage = "test" if self.trainer.testing else "val"
+        figures: dict[str, Tensor] = {}
+        if self.levels is None:
+            bound = bernoulli_entropy(videos[:, :, self.context_frames :].transpose(1, 2)).mean()
+            figures = {"lower_bound": bound}
+        elif self.context_frames:
+            figures = {"last_frame_nats_per_dim": -self.last_frame_log_prob(videos).mean() / self.num_dims}
+        if stage == "test":
+            figures |= {f"frame_{t}": -nats for t, nats in enumerate(scores.mean(0), start=self.context_frames + 1)}
+        figures = {f"{stage}/{name}": value for name, value in figures.items()}
+        self.log_dict(figures, batch_size=len(videos), on_epoch=True, sync_dist=True)
+        return scores.mean(1) if self.levels is None else scores.sum(1)
 
     def in_units(self, nll: float) -> dict[str, float]:
         if self.levels is None:
@@ -534,17 +577,20 @@ class VPN(LikelihoodModule):
         }
 
     def figure_protocols(self, stage: str) -> dict[str, str]:
-        given = f"frames {self.context_frames + 1} to {self.image_shape[1]} given all before"
+        first, num_frames = self.context_frames + 1, self.image_shape[1]
+        given = f"frames {first} to {num_frames} given all before"
+        of_test = {f"frame_{t}": f"nats of frame {t}" for t in range(first, num_frames + 1) if stage == "test"}
         if self.levels is None:
             return {
                 "cross_entropy": f"cross-entropy with grey values, nats a frame, {given}",
                 "lower_bound": "entropy of the grey values, nats a frame, the least that a cross-entropy can be",
-            }
+            } | of_test
         return {
             "nll": f"nats, exact log-likelihood, {given}",
             "nats_per_dim": f"nats per dimension, exact log-likelihood, {given}",
             "bits_per_dim": f"bits per dimension, exact log-likelihood, {given}",
-        }
+            "last_frame_nats_per_dim": "of the frame before, plus a change drawn as often as in training",
+        } | of_test
 
     def configure_optimizers(self) -> Any:
         kind = {"rmsprop": torch.optim.RMSprop, "adam": torch.optim.Adam}[self.hparams["optimizer"]]

@@ -1,5 +1,6 @@
 """VPN: what each logit may see, units and parameters of the paper, likelihoods that sum to one, samples."""
 
+import io
 import itertools
 import math
 import os
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image, ImageSequence
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -294,6 +296,24 @@ def test_validation_logs_the_score_beside_its_bound() -> None:
     assert scores["val/nats_per_dim"] == pytest.approx(scores["val/nll"] / (2 * 16 * 16))
     assert scores["val/bits_per_dim"] == pytest.approx(scores["val/nats_per_dim"] / math.log(2))
     assert 4 < scores["val/nats_per_dim"] < 7  # log 256 = 5.5
+    assert scores["val/last_frame_nats_per_dim"] == pytest.approx(math.log(256), rel=1e-5)  # It has counted nothing.
+    (tested,) = quiet_trainer().test(softmax, data, verbose=False)
+    assert tested["test/frame_2"] + tested["test/frame_3"] == pytest.approx(tested["test/nll"], rel=1e-5)
+    (tested,) = quiet_trainer().test(model, data, verbose=False)
+    assert (tested["test/frame_2"] + tested["test/frame_3"]) / 2 == pytest.approx(
+        tested["test/cross_entropy"], rel=1e-5
+    )
+
+
+def test_copying_the_last_frame_by_hand() -> None:
+    """Changes are counted over all frames of training clips, one of each kind beforehand, and renormalised."""
+    model = small((1, 3, 1, 2), context_frames=1, levels=3)
+    clip = torch.tensor([[0, 2], [0, 1], [1, 1]]).view(1, 1, 3, 1, 2).double() / 2  # Changes: 0, -1; 1, 0.
+    model.initialize_from([{"video": clip}])
+    assert model.changes.tolist() == [1, 2, 3, 2, 1]  # of -2, -1, 0, 1 and 2
+    # 0 to 0, 1, 2 by 3, 2, 1 of 6; 1 by 2, 3, 2 of 7; 2 by 1, 2, 3 of 6.
+    expected = math.log(3 / 6) + math.log(2 / 6) + math.log(2 / 6) + math.log(3 / 7)
+    assert model.last_frame_log_prob(clip).item() == pytest.approx(expected)
 
 
 # Bad input ----------------------------------------------------------------------------------------------------------
@@ -429,6 +449,10 @@ def test_the_grid_of_a_run(checkpoint: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["epoch=0000.gif", "epoch=0000.png"]
     with Image.open(folder / "epoch=0000.png") as strips:
         assert strips.size == (4 * 20 + 4, 3 * (40 + 2) + 2)
+    events = EventAccumulator(str(folder.parent), size_guidance={"images": 0}).Reload()
+    (logged,) = events.Images("val/samples_video")
+    with Image.open(io.BytesIO(logged.encoded_image_string)) as film:
+        assert (film.n_frames, film.size) == (4, (logged.width, logged.height))
 
 
 @pytest.mark.parametrize(
