@@ -446,9 +446,7 @@ class VPN(LikelihoodModule):
             return
         for batch in batches:
             values = self.in_levels(as_batch(batch)["video"].to(self.changes.device))
-            changes = (values[:, :, 1:] - values[:, :, :-1]).flatten() + len(
-                self.changes
-            ) // 2  # From -(levels - 1) on.
+            changes = values.diff(dim=2).flatten() + self.levels - 1
             self.changes += torch.bincount(changes, minlength=len(self.changes))
 
     def last_frame_log_prob(self, videos: Tensor) -> Tensor:
