@@ -425,6 +425,8 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         if not self.is_playing:
             self.generator.eval()
 
+    on_train_start = on_train_epoch_start  # A run resumed within an epoch begins here.
+
     def on_train_epoch_end(self) -> None:
         """Let the step sizes of the game fall, as long as it is played."""
         if not self.is_playing:
