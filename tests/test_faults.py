@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +127,64 @@ def test_a_rank_that_hangs_ends_the_run_after_its_timeout(rank: int, tmp_path: P
     process, errors = fit_on_two_ranks(tmp_path, *timeout, *hangs)
     assert process.returncode in (1, -signal.SIGKILL)  # Lightning kills the first process if another one fails.
     assert "another process of this run failed, or does not answer" in errors
+
+
+def slurm(folder: Path, task: int, tasks: int, job: int, *options: str) -> "subprocess.Popen[str]":
+    """One of the processes that `srun lightning-gen fit ...` starts, on one node, as far as it can tell."""
+    script = folder / "bin" / "scontrol"
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(f"#!/bin/sh\necho $@ >> {folder}/scontrol.log\n")
+    script.chmod(0o755)
+    told = {"JOB_ID": job, "JOB_NAME": "digits", "NTASKS": tasks, "NTASKS_PER_NODE": tasks, "NODELIST": "localhost"}
+    told |= {"PROCID": task, "LOCALID": task, "NODEID": 0}
+    options = ("--data", "DigitsDataModule", *QUIET, "--trainer.default_root_dir", str(folder), *options)
+    return subprocess.Popen(
+        [sys.executable, "cli.py", "fit", "--model", "GAN", "--model.hidden_size", "9", *options],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            **{f"SLURM_{name}": str(value) for name, value in told.items()},
+            "PATH": f"{script.parent}:{os.environ['PATH']}",
+            "SLURMD_NODENAME": "localhost",
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_tasks_of_slurm_are_two_ranks(tmp_path: Path) -> None:
+    job = os.getpid()  # Lightning makes the port of it.
+    options = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.max_epochs", "1"]
+    tasks = [slurm(tmp_path, task, 2, job, *options) for task in range(2)]
+    for task in tasks:
+        _, errors = task.communicate(timeout=300)
+        assert task.returncode == 0, errors
+    (last,) = tmp_path.rglob("last.ckpt")
+    checkpoint = torch.load(last, weights_only=True)
+    assert checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"] == 20  # 4,000 / 2 / 100
+    assert len(checkpoint["callbacks"]["RandomState"]["ranks"]) == 2
+
+
+def test_slurms_signal_saves_and_the_requeued_job_goes_on(tmp_path: Path) -> None:
+    """`sbatch --requeue --signal=SIGUSR1@90`: a checkpoint at once, and SIGTERM when the time is over."""
+    process = slurm(tmp_path, 0, 1, 4711, "--trainer.max_epochs", "100000")
+    wait_until(lambda: bool(list(tmp_path.rglob("last.ckpt"))))
+    process.send_signal(signal.SIGUSR1)
+    wait_until((tmp_path / "scontrol.log").exists)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert (tmp_path / "scontrol.log").read_text() == "requeue 4711\n"
+    epoch = torch.load(tmp_path / "hpc_ckpt_1.ckpt", weights_only=True)["epoch"]
+
+    again = slurm(tmp_path, 0, 1, 4711, "--trainer.max_epochs", str(epoch + 1))
+    _, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    assert f"Restored all states from the checkpoint at {tmp_path}/hpc_ckpt_1.ckpt" in errors
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 200
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -74,7 +74,7 @@ class KeepPlace(Callback):
             that has `state_dict` needs no callback.
     """
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         if not hasattr(trainer.datamodule, "keeps_place"):
             raise LightningGenError(
                 f"KeepPlace works on data modules of this package and got {type(trainer.datamodule).__name__}; leave "
