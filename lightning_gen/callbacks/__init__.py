@@ -8,7 +8,7 @@ from lightning_gen.callbacks.ema import EMA
 from lightning_gen.callbacks.image_writer import ImageWriter
 from lightning_gen.callbacks.nan_guard import NanGuard
 from lightning_gen.callbacks.neighbors import ClosestPairs, SampleNeighbors
-from lightning_gen.callbacks.random_state import RandomState
+from lightning_gen.callbacks.random_state import KeepPlace, RandomState
 from lightning_gen.callbacks.sample_evaluation import SampleEvaluation
 from lightning_gen.callbacks.sample_grid import LatentManifold, SampleGrid
 from lightning_gen.callbacks.translation_grid import TranslationGrid
@@ -22,6 +22,7 @@ __all__ = [
     "EvaluationCallback",
     "Figure",
     "ImageWriter",
+    "KeepPlace",
     "LatentManifold",
     "NanGuard",
     "RandomState",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer, pl
 from lightning_gen.callbacks.randomness import random_state, set_random_state
+from lightning_gen.errors import LightningGenError
 
 
 class RandomState(Callback):
@@ -16,7 +18,8 @@ class RandomState(Callback):
 
     A run resumed from a checkpoint at the end of an epoch then ends in the weights of an uninterrupted one, bit for
     bit. Such a checkpoint is what `ModelCheckpoint(save_on_train_epoch_end=True)` writes; one from within an epoch, or
-    from the end of validation, starts a new order of the data. Out of reach is the state inside persistent workers.
+    from the end of validation, starts a new order of the data, unless `KeepPlace` is there too. Out of reach is the
+    state inside persistent workers.
 
     On Ctrl-C, or when a cluster ends the job by SIGTERM, `interrupted.ckpt` is written beside `ModelCheckpoint`'s.
     """
@@ -57,3 +60,26 @@ class RandomState(Callback):
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         trainer.strategy.save_checkpoint(checkpoint, path)
         pl.utilities.rank_zero_info(f"Stopped in epoch {trainer.current_epoch}; go on with --ckpt_path {path}")
+
+
+class KeepPlace(Callback):
+    """Keep the place in the training data in checkpoints: a run killed within an epoch goes on with the next batch.
+
+    Together with `RandomState` it ends in the weights of an uninterrupted run, bit for bit, wherever the checkpoint is
+    from, such as `ModelCheckpoint(every_n_train_steps=500)`. The loader is then torchdata's StatefulDataLoader, which
+    shuffles by a random stream of its own. What data sets draw inside workers (`num_workers`) begins anew.
+
+    Raises:
+        LightningGenError: if torchdata is not installed, or the data module is not one of ours; a loader of your own
+            that has `state_dict` needs no callback.
+    """
+
+    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
+        if not hasattr(trainer.datamodule, "keeps_place"):
+            raise LightningGenError(
+                f"KeepPlace works on data modules of this package and got {type(trainer.datamodule).__name__}; leave "
+                "it out, and let the training loader be a torchdata.stateful_dataloader.StatefulDataLoader."
+            )
+        if find_spec("torchdata") is None:
+            raise LightningGenError("KeepPlace needs torchdata: pip install 'lightning_gen[resume]'.")
+        trainer.datamodule.keeps_place = True

@@ -6,6 +6,7 @@ import argparse
 import inspect
 import json
 import os
+import subprocess
 import sys
 import warnings
 from importlib import import_module
@@ -103,6 +104,18 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         if config.ckpt_path is not None:
             check_checkpoint(config.ckpt_path, self.model, resume=self.subcommand == "fit")
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run; where that fails, no other process of the run is left behind, not even one that hangs."""
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException:
+            for process in getattr(self.trainer.strategy.launcher, "procs", ()):
+                try:
+                    process.wait(10)  # It may have the error to tell that broke the others.
+                except subprocess.TimeoutExpired:
+                    process.kill()
+            raise
+
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train; after Ctrl-C say how to go on."""
         try:
@@ -189,6 +202,10 @@ def run(command: str, options: list[str]) -> None:
         )
     except MisconfigurationException as error:
         raise LightningGenError(" ".join(str(error).split())) from error
+    except RuntimeError as error:  # That of the process which failed first stands above or below.
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            raise
+        raise TrainingError(f"another process of this run failed, or does not answer: {error}") from error
     finally:  # Lightning leaves gloo's threads running, which can abort a process that ends.
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -6,6 +6,7 @@ import inspect
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,6 +103,8 @@ class ImageDataModule(LightningDataModule):
     """
 
     binarization: str = "none"
+    keeps_place: bool = False
+    """Whether the training loader's place in the data is kept in checkpoints; `KeepPlace` sets it."""
 
     def __init__(
         self,
@@ -228,17 +231,22 @@ class ImageDataModule(LightningDataModule):
         return self._loader(dataset, shuffle=False) if len(dataset) else []
 
     def _loader(self, dataset: Dataset[Batch], shuffle: bool) -> DataLoader[Batch]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            num_workers=self.num_workers,
-            collate_fn=as_is,
-            pin_memory=torch.cuda.is_available(),
+        settings: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "collate_fn": as_is,
+            "pin_memory": torch.cuda.is_available(),
             # A worker that lives on keeps its random stream to itself, and a resumed run could not continue it; one
             # that is started anew each epoch is seeded from the global stream.
-            persistent_workers=self.num_workers > 0 and not (shuffle and self.draws),
-            # Each pass draws a seed for workers: held-out passes from their own stream, so that training does not
-            # depend on how often one looks.
-            generator=None if shuffle else torch.Generator(),
-        )
+            "persistent_workers": self.num_workers > 0 and not (shuffle and self.draws),
+        }
+        if shuffle and self.keeps_place:
+            stateful = import_module("lightning_gen.datamodules.stateful")
+            # Streams of their own: the loader goes on with that of the order, and leaves the global one as a checkpoint
+            # has restored it.
+            order, seeds = (torch.Generator().manual_seed(torch.initial_seed()) for _ in range(2))
+            sampler = stateful.Order(dataset, generator=order)
+            return stateful.PlacedLoader(dataset, sampler=sampler, generator=seeds, **settings)
+        # Each pass draws a seed for workers: held-out passes from their own stream, so that training does not depend on
+        # how often one looks.
+        return DataLoader(dataset, shuffle=shuffle, generator=None if shuffle else torch.Generator(), **settings)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_gen.functional.precision import widen
+
 
 def discriminator_loss(real: Tensor, fake: Tensor, real_target: float = 1.0) -> Tensor:
     r"""Half the binary cross-entropy on real and on generated images, a mean over each.
@@ -24,6 +26,7 @@ def discriminator_loss(real: Tensor, fake: Tensor, real_target: float = 1.0) -> 
     >>> discriminator_loss(torch.zeros(4), torch.zeros(4))
     tensor(0.6931)
     """
+    real, fake = widen(real), widen(fake)
     on_real = (F.softplus(real) - real_target * real).mean()
     return 0.5 * (on_real + F.softplus(fake).mean())
 
@@ -37,7 +40,7 @@ def non_saturating_loss(fake: Tensor) -> Tensor:
     Returns:
         Nats, a scalar.
     """
-    return F.softplus(-fake).mean()
+    return F.softplus(-widen(fake)).mean()
 
 
 def saturating_loss(fake: Tensor) -> Tensor:
@@ -49,4 +52,4 @@ def saturating_loss(fake: Tensor) -> Tensor:
     Returns:
         Nats, a scalar.
     """
-    return -F.softplus(fake).mean()
+    return -F.softplus(widen(fake)).mean()

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_gen.functional.precision import widen
+
 
 def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
     r"""KL divergence of a diagonal Gaussian from the standard normal, in closed form.
@@ -25,6 +27,7 @@ def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
     >>> gaussian_kl(torch.tensor([1.0, 0.0]), torch.zeros(2))
     tensor(0.5000)
     """
+    mean, log_var = widen(mean), widen(log_var)
     return -0.5 * (1 + log_var - mean.square() - log_var.exp()).sum(-1)
 
 
@@ -41,7 +44,7 @@ def bernoulli_log_prob(images: Tensor, logits: Tensor) -> Tensor:
     >>> bernoulli_log_prob(torch.ones(1, 2, 2), torch.zeros(1, 2, 2)) / math.log(2)
     tensor(-4.)
     """
-    images, logits = torch.broadcast_tensors(images, logits)
+    images, logits = torch.broadcast_tensors(images, widen(logits))
     return -F.binary_cross_entropy_with_logits(logits, images, reduction="none").flatten(-3).sum(-1)
 
 
@@ -59,7 +62,7 @@ def bernoulli_entropy(probabilities: Tensor) -> Tensor:
     >>> bernoulli_entropy(torch.tensor([[[0.0, 0.5, 1.0]]])) / math.log(2)
     tensor(1.)
     """
-    z = probabilities
+    z = widen(probabilities)
     return -(torch.xlogy(z, z) + torch.xlogy(1 - z, 1 - z)).flatten(-3).sum(-1)
 
 
@@ -77,6 +80,7 @@ def normal_log_prob(images: Tensor, mean: Tensor, log_var: Tensor | float = 0.0)
     >>> normal_log_prob(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
     tensor(-0.9189)
     """
+    images, mean = widen(images), widen(mean)
     log_var = torch.as_tensor(log_var, dtype=mean.dtype, device=mean.device)
     terms = (images - mean).square() * (-log_var).exp() + log_var + math.log(2 * math.pi)
     return -0.5 * terms.flatten(-3).sum(-1)
@@ -98,7 +102,7 @@ def importance_weighted_bound(log_weights: Tensor, dim: int = 0) -> Tensor:
     >>> importance_weighted_bound(torch.tensor([-1.0, -1.0]))
     tensor(-1.)
     """
-    return torch.logsumexp(log_weights, dim) - math.log(log_weights.shape[dim])
+    return torch.logsumexp(widen(log_weights), dim) - math.log(log_weights.shape[dim])
 
 
 def effective_sample_size(log_weights: Tensor, dim: int = 0) -> Tensor:
@@ -116,6 +120,7 @@ def effective_sample_size(log_weights: Tensor, dim: int = 0) -> Tensor:
     >>> effective_sample_size(torch.tensor([0.0, 0.0, -math.inf]))
     tensor(2.)
     """
+    log_weights = widen(log_weights)
     return (2 * torch.logsumexp(log_weights, dim) - torch.logsumexp(2 * log_weights, dim)).exp()
 
 

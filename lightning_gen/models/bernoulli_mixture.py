@@ -120,6 +120,8 @@ class BernoulliMixture(LikelihoodModule):
         """Forget the last epoch's sums. They are no buffers: `ddp` would give every rank those of the first."""
         self._counts, self._sums = torch.zeros_like(self.weights), torch.zeros_like(self.logits)
 
+    on_train_start = on_train_epoch_start  # A run resumed within an epoch sums over what is left of it.
+
     @torch.no_grad()
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """The E step on a batch; after the last one the M step, so that validation sees its result."""

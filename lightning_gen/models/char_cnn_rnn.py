@@ -26,6 +26,7 @@ from torchmetrics import CatMetric
 
 from lightning_gen._lightning import pl
 from lightning_gen.errors import ConditionError, DataError
+from lightning_gen.functional.precision import widen
 from lightning_gen.models.base import Batch, ImageModule
 from lightning_gen.nn.frozen import make_frozen
 
@@ -140,6 +141,7 @@ def joint_embedding_loss(scores: Tensor) -> Tensor:
     >>> joint_embedding_loss(torch.tensor([[2.0, 1.5], [0.0, 3.0]]))
     tensor(0.1250)
     """
+    scores = widen(scores)
     own = scores.diagonal()
     others = (1 + scores - own[:, None]).relu() + (1 + scores - own).relu()
     return (others.sum() - others.diagonal().sum()) / len(scores) ** 2

@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 from lightning_gen.errors import ConditionError, DataError, WeightsNotFoundError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.functional.chains import ascent_step, class_log_prob, linear_schedule, truncated_class_score
+from lightning_gen.functional.precision import widen
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Condition, as_batch
 from lightning_gen.nn.frozen import FrozenNetwork, TorchvisionClassifier, read_layers
@@ -586,4 +587,4 @@ class DGNAM(AdversarialModule):
 
 def squared_error(found: Tensor, wanted: Tensor) -> Tensor:
     """The sum of squared errors of an image, a mean over the batch."""
-    return (found - wanted).square().sum() / len(found)
+    return (widen(found) - widen(wanted)).square().sum() / len(found)

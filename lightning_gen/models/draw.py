@@ -34,6 +34,7 @@ from lightning_gen.functional.bounds import (
     importance_weighted_bound,
 )
 from lightning_gen.functional.filterbank import filterbank, read_patch, write_patch
+from lightning_gen.functional.precision import widen
 from lightning_gen.models.base import Batch, Condition, LikelihoodModule, pixel_frequencies
 
 # Attention ----------------------------------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ class Glimpse(nn.Module):
         """
         glimpse = self.read(images, state)
         hidden, cell = self.encoder(torch.cat([glimpse, state.hidden_dec], 1), (state.hidden_enc, state.cell_enc))
-        mean, log_sigma = self.posterior(hidden).chunk(2, -1)
+        mean, log_sigma = widen(self.posterior(hidden)).chunk(2, -1)
         z = mean + log_sigma.exp() * eps
         return self.draw(z, state._replace(hidden_enc=hidden, cell_enc=cell)), mean, log_sigma
 

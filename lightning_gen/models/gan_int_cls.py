@@ -26,6 +26,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
 from lightning_gen.errors import ConditionError, DataError
+from lightning_gen.functional.precision import widen
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
 from lightning_gen.models.captioned import CaptionedModule
@@ -52,6 +53,7 @@ def cls_loss(real: Tensor, wrong: Tensor, fake: Tensor, weight: float, counts: T
     >>> cls_loss(torch.zeros(4, 1), torch.zeros(4, 1), torch.zeros(4, 1), weight=0.5)  # 2 log 2, for any weight
     tensor(1.3863)
     """
+    real, wrong, fake = widen(real), widen(wrong), widen(fake)
     of_wrong = F.softplus(wrong.squeeze(1))
     counts = torch.ones_like(of_wrong) if counts is None else counts.to(of_wrong.dtype)
     on_wrong = (counts * of_wrong).sum() / counts.sum().clamp(min=1)
@@ -401,7 +403,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
             text = torch.cat([text, between])
             weights = torch.cat([weights, self.interp_weight * torch.ones(len(between), device=self.device)])
         logits = self.discriminator(self.generator(self.sample_latent(len(text)), text), text)
-        loss_g = (weights * F.softplus(-logits.squeeze(1))).mean()
+        loss_g = (weights * F.softplus(-widen(logits).squeeze(1))).mean()
         self.step((optimizer_g, loss_g))
         self.log_dict({"train/loss_d": loss_d, "train/loss_g": loss_g}, prog_bar=True)
 
@@ -424,6 +426,8 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         """Let G stand still, normalised by its running statistics, while S learns."""
         if not self.is_playing:
             self.generator.eval()
+
+    on_train_start = on_train_epoch_start  # A run resumed within an epoch begins here.
 
     def on_train_epoch_end(self) -> None:
         """Let the step sizes of the game fall, as long as it is played."""

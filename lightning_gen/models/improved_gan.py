@@ -31,6 +31,7 @@ from torch.optim import Optimizer
 
 from lightning_gen.errors import DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss, saturating_loss
+from lightning_gen.functional.precision import widen
 from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
 from lightning_gen.nn.minibatch_discrimination import MinibatchDiscrimination
@@ -423,7 +424,7 @@ class ImprovedGAN(AdversarialModule):
             labelled, labels = self.labelled_batch(len(images))
             sets.append(labelled)
         logits = self.discriminator(torch.cat(sets), len(sets)).chunk(len(sets))  # of (N, K)
-        real, fake = logits[0].logsumexp(1), logits[1].logsumexp(1)  # log Z, the logit of D
+        real, fake = widen(logits[0]).logsumexp(1), widen(logits[1]).logsumexp(1)  # log Z, the logit of D
         loss = self.hparams["unlabelled_weight"] * discriminator_loss(real, fake, self.real_target)
         if self.semi_supervised:
             loss = loss + F.cross_entropy(logits[2], labels)
@@ -439,15 +440,15 @@ class ImprovedGAN(AdversarialModule):
         fake = self.decode(self.sample_latent(len(images)))
         if (kind := self.hparams["generator_loss"]) == "feature_matching":
             with torch.no_grad():
-                real_mean = self.discriminator.features(images).mean(0)
-            difference = self.discriminator.features(fake).mean(0) - real_mean
+                real_mean = widen(self.discriminator.features(images)).mean(0)
+            difference = widen(self.discriminator.features(fake)).mean(0) - real_mean
             # The means are over the images of all ranks; step() averages the gradients, which pass each rank's own.
             everywhere = self.trainer.strategy.reduce(difference.detach().clone(), reduce_op="mean")
             difference = difference + (everywhere - difference).detach()
             squared = self.hparams["network"] == "mnist"  # The authors' code for colour images takes absolute values.
             loss = (difference.square() if squared else difference.abs()).mean()
         else:
-            logits = self.discriminator(fake).logsumexp(1)
+            logits = widen(self.discriminator(fake)).logsumexp(1)
             loss = saturating_loss(logits) if kind == "saturating" else non_saturating_loss(logits)
         return loss + self.historical_averaging(1)
 

@@ -29,6 +29,7 @@ from lightning_gen.functional.bounds import (
     importance_weighted_bound,
     normal_log_prob,
 )
+from lightning_gen.functional.precision import widen
 from lightning_gen.models.base import Batch, Condition, LikelihoodModule
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -190,7 +191,7 @@ class VAE(LikelihoodModule):
 
     def posterior(self, images: Tensor) -> Posterior | RankOnePosterior:
         """q(z|x) of each image, in one pass of the encoder: amortised inference."""
-        return self.family(*self.encoder(images.flatten(1)).chunk(len(self.family._fields), -1))
+        return self.family(*widen(self.encoder(images.flatten(1))).chunk(len(self.family._fields), -1))
 
     def refine_posterior(
         self, images: Tensor, num_steps: int = 200, num_samples: int = 10, lr: float = 0.05

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gen.errors import DataError
+from lightning_gen.functional.precision import widen
 
 
 class MinibatchDiscrimination(nn.Module):
@@ -42,7 +43,7 @@ class MinibatchDiscrimination(nn.Module):
             )
         directions = self.weight / torch.linalg.vector_norm(self.weight, dim=0)
         m = torch.einsum("na,abc->bnc", x, directions * self.log_scale.exp())
-        return torch.cdist(m, m, p=1)
+        return torch.cdist(widen(m), widen(m), p=1)
 
     def closeness(self, x: Tensor) -> Tensor:
         """o(x), `(N, A) -> (N, B)`, from 0 for an example far from all others to N - 1 for N equal ones."""

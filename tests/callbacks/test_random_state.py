@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from lightning_gen._lightning import Callback, pl, seed_everything
-from lightning_gen.callbacks import RandomState
+from lightning_gen.callbacks import KeepPlace, RandomState
+from lightning_gen.errors import LightningGenError
 from tests.callbacks.run_to_kill import run
-from tests.callbacks.runs import assert_bit_equal, fit, small_vae
+from tests.callbacks.runs import assert_bit_equal, fit, small_vae, weights
 from tests.digits import quiet_trainer, training_digits
 from tests.ranks import spawn_ranks
 
 
-def start(folder: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-u", "-m", "tests.callbacks.run_to_kill", str(folder), "-", "0.3"]
+def start(folder: Path, *options: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-u", "-m", "tests.callbacks.run_to_kill", str(folder), "-", "0.3", *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -51,6 +52,61 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     run(tmp_path / "without", str(tmp_path / "without.ckpt"), 0)
     without = torch.load(tmp_path / "without" / "end.pt", weights_only=True)
     assert not torch.equal(without["decoder.2.weight"], straight["decoder.2.weight"]), "the test tests nothing"
+
+
+@pytest.mark.parametrize("batch", ["batch 0 2", "batch 2 1", "batch 2 5"])
+def test_a_run_killed_within_an_epoch_goes_on_with_the_next_batch(batch: str, tmp_path: Path) -> None:
+    pytest.importorskip("torchdata")
+    for name in ("straight", "killed"):
+        (tmp_path / name).mkdir()
+    run(tmp_path / "straight", None, 0, place=True)
+    process = start(tmp_path / "killed", "place")
+    wait_for(process, batch)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    _, epoch, batches = batch.split()
+    loop = (checkpoint := torch.load(last, weights_only=True))["loops"]["fit_loop"]
+    assert loop["epoch_loop.batch_progress"]["total"]["ready"] >= 6 * int(epoch) + int(batches)
+    run(tmp_path / "killed", str(last), 0, place=True)
+    straight, resumed = (torch.load(tmp_path / name / "end.pt", weights_only=True) for name in ("straight", "killed"))
+    assert_bit_equal(straight, resumed)
+
+    del loop["state_dict"]["combined_loader"]
+    torch.save(checkpoint, last)
+    run(tmp_path / "killed", str(last), 0, place=True)
+    without = torch.load(tmp_path / "killed" / "end.pt", weights_only=True)
+    assert not torch.equal(without["decoder.2.weight"], straight["decoder.2.weight"]), "the test tests nothing"
+
+
+def _stop_and_go_on_rank(folder: Path) -> None:
+    ends = []
+    for resumed in (False, True):
+        save = pl.callbacks.ModelCheckpoint(folder, "{step}", save_top_k=-1, every_n_train_steps=1)
+        trainer = fit(
+            [RandomState(), KeepPlace(), *([] if resumed else [save])], devices=2, strategy="ddp",
+            epochs=3, limit_train_batches=4, ckpt_path=folder / "step=6.ckpt" if resumed else None,
+            enable_checkpointing=not resumed, default_root_dir=folder,
+        )  # fmt: skip
+        ends.append(weights(trainer))
+    if trainer.is_global_zero:
+        torch.save(ends, folder / "ends.pt")
+
+
+def test_ranks_go_on_with_the_next_batch(tmp_path: Path) -> None:
+    """From the middle of the second epoch, whose order is another than the first one's."""
+    pytest.importorskip("torchdata")
+    spawn_ranks(_stop_and_go_on_rank, tmp_path)
+    assert_bit_equal(*torch.load(tmp_path / "ends.pt", weights_only=True))
+
+
+def test_keeping_ones_place_takes_our_data_and_torchdata(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = torch.utils.data.DataLoader(training_digits()[:64].round(), batch_size=16)
+    with pytest.raises(LightningGenError, match="works on data modules of this package and got NoneType"):
+        quiet_trainer(callbacks=[KeepPlace()]).fit(small_vae(), loader)
+    monkeypatch.setattr("lightning_gen.callbacks.random_state.find_spec", lambda name: None)
+    with pytest.raises(LightningGenError, match="KeepPlace needs torchdata"):
+        fit([KeepPlace()])
 
 
 def test_ctrl_c_leaves_a_checkpoint_that_resumes(tmp_path: Path) -> None:

@@ -220,14 +220,15 @@ def test_two_ranks_on_the_other_distribution_of_lightning(tmp_path):
     assert isinstance(VAE.load_from_checkpoint(path, weights_only=True), LightningModule)
 
 
-def test_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_says_how_to_go_on(sent, tmp_path, monkeypatch):
     process = command_line("fit", *MODEL, *DATA, *QUIET, "--trainer.max_epochs", "100000", cwd=tmp_path)
     deadline = time.monotonic() + 200
     while not list(tmp_path.rglob("last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode not in (0, -signal.SIGINT)
+    assert process.returncode not in (0, -sent)
     (line,) = [line for line in errors.splitlines() if line.startswith("lightning-gen:")]
     advice, path = line.rsplit(" ", 1)
     assert advice.endswith("go on with: lightning-gen fit --ckpt_path")
