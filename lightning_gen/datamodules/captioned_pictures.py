@@ -184,9 +184,9 @@ class Flowers102CaptionsDataModule(CaptionedPicturesDataModule):
     @staticmethod
     def _missing(path: Path) -> DatasetNotFoundError:
         return DatasetNotFoundError(
-            f"{path.absolute()} is not there. jpg comes from https://www.robots.ox.ac.uk/~vgg/data/flowers/102, text_c10 "
-            "and testclasses.txt from https://github.com/reedscot/cvpr2016; name the folder that holds flowers-102 by "
-            "root or the environment variable LIGHTNING_GEN_DATA."
+            f"{path.absolute()} is not there. jpg comes from https://www.robots.ox.ac.uk/~vgg/data/flowers/102, and "
+            "text_c10 and testclasses.txt from https://github.com/reedscot/cvpr2016; name the folder that holds "
+            "flowers-102 by root or the environment variable LIGHTNING_GEN_DATA."
         )
 
 

@@ -72,7 +72,7 @@ def test_flowers_of_the_authors_species_are_for_the_test(flowers: Path) -> None:
     numbers = {split: [number_of(row) for row in batch["caption"]] for split, batch in batches.items()}
     assert numbers["test"] == [number for number in range(1, 25) if number % 3 == 1]
     assert len(numbers["val"]) == 1
-    assert sorted(sum(numbers.values(), [])) == list(range(1, 25))
+    assert sorted(number for part in numbers.values() for number in part) == list(range(1, 25))
     for split, batch in batches.items():
         assert batch["image"].shape == (len(numbers[split]), 3, 32, 32)
         assert [shown(image) for image in batch["image"]] == numbers[split]
