@@ -39,6 +39,8 @@ FUNCTIONS = {  # name: where its function is, and what it does
         "move:move",
         "draw the same while its box or its keypoints move: lightning-gen move --ckpt_path last.ckpt --output a.png",
     ),
+    "reword": ("reword:reword", "change one word of captions of digits, and read what changes in the pictures"),
+    "styles": ("styles:styles", "tell images of one pose from others by what a GANINTCLS takes for their style"),
     "probe": ("probe:probe", "classify images by what a checkpoint's discriminator sees in them"),
     "finetune": ("finetune:finetune", "classify videos by a VGAN's discriminator and a few labels"),
     "evaluate": (

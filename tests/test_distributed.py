@@ -28,7 +28,10 @@ from lightning_gen.models import (
     VAE,
     VGAN,
     VPN,
+    AttributeClassifier,
     BernoulliMixture,
+    Captioner,
+    CharCNNRNN,
     ConvolutionalCGAN,
     DigitClassifier,
     DRAWClassifier,
@@ -137,6 +140,45 @@ class RowsGANINTCLS(Rows, GANINTCLS):
     def draw_mismatches(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         rows = torch.arange(len(batch["image"]))
         return (rows + 4 // self.trainer.world_size) % len(rows), rows >= 0
+
+
+class RowsAttributeClassifier(AttributeClassifier):
+    """Of attributes that the image itself gives; normalised by fixed statistics."""
+
+    on_train_epoch_start = RowsDCGAN.on_train_epoch_start
+
+    def as_batch(self, batch: Tensor) -> dict[str, Tensor]:
+        ink = batch.flatten(1).sum(1).long()
+        return {"image": batch, "attributes": torch.stack([ink % 3, ink % 2], 1)}
+
+
+class RowsCaptioner(Captioner):
+    """Of images with as many words each, as a rank weighs its own words; normalised by fixed statistics."""
+
+    on_train_epoch_start = RowsDCGAN.on_train_epoch_start
+
+    def as_batch(self, batch: Tensor) -> dict[str, Any]:
+        ink = batch.flatten(1).sum(1).long().tolist()
+        return {"image": batch, "caption": [f"{'abc'[number % 3]} {'abc'[number % 2]}" for number in ink]}
+
+
+class RowsCharCNNRNN(CharCNNRNN):
+    """Beside an image's columns. Each rank tells its own images apart: one process takes their batches in turn."""
+
+    def setup(self, stage: str) -> None:
+        self._extractor = (torch.nn.Identity(),)
+        super().setup(stage)
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.sum((1, 2))
+
+    def as_batch(self, batch: Tensor) -> dict[str, Any]:
+        captions = [f"ink of {number}" for number in batch.flatten(1).sum(1).tolist()]
+        return {"image": batch, "caption": captions, "label": torch.arange(len(batch))}
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        parts = [batch] if self.trainer.world_size == 2 else [batch[::2], batch[1::2]]
+        return torch.stack([super(RowsCharCNNRNN, self).training_step(part, batch_idx) for part in parts]).mean()
 
 
 class RowsImprovedGAN(Rows, ImprovedGAN):
@@ -404,6 +446,9 @@ MODELS = {
         mismatch="image",
         lr=0.01,
     ),
+    "attribute_classifier": lambda: RowsAttributeClassifier((1, 28, 28), {"a": 3, "b": 2}, 2, 4),
+    "captioner": lambda: RowsCaptioner((1, 28, 28), ["a", "b", "c"], 2, 3, 4, 5, lr=0.01),
+    "char_cnn_rnn": lambda: RowsCharCNNRNN((1, 28, 28), "gru_512", (4, 5, 6), 28),
     "improved_gan": RowsImprovedGAN,
     "pix2pix": lambda: RowsPix2Pix(
         (1, 32, 32), num_levels=3, base_channels=2, patch_size=16, dropout=0.0, lr=0.01, constant_epochs=1

@@ -2,6 +2,7 @@
 
 from lightning_gen.datamodules.base import ImageDataModule, InMemoryDataset
 from lightning_gen.datamodules.captioned_digits import CaptionedDigitsDataModule
+from lightning_gen.datamodules.captioned_pictures import CocoCaptionsDataModule, Flowers102CaptionsDataModule
 from lightning_gen.datamodules.cifar10 import CIFAR10DataModule
 from lightning_gen.datamodules.cluttered_digits import ClutteredDigitsDataModule
 from lightning_gen.datamodules.cub import CUBDataModule
@@ -25,10 +26,12 @@ __all__ = [
     "CUBDataModule",
     "CaptionedDigitsDataModule",
     "ClutteredDigitsDataModule",
+    "CocoCaptionsDataModule",
     "DigitScenesDataModule",
     "DigitsDataModule",
     "EdgesToDigitsDataModule",
     "FakeDataModule",
+    "Flowers102CaptionsDataModule",
     "ImageDataModule",
     "ImageFolderDataModule",
     "InMemoryDataset",

@@ -199,15 +199,18 @@ class CaptionedDigitsDataModule(ImageDataModule):
             held_out = is_held_out(labels, colours) & (self.zero_shot == "combinations")
         if self.zero_shot == "digits":
             held_out = (labels == 4) | (labels == 7)
-        forms = PLAIN_FORMS if self.plain else FORMS
         columns: Columns = {
             "image": images,
             "label": labels,
             "attributes": attributes,
             "held_out": held_out,
-            "caption": write_captions(attributes, self.attribute_names, forms),
+            "caption": self.describe(attributes),
         }
         return columns if split == "test" else take(columns, (~held_out).nonzero().squeeze(1))
+
+    def describe(self, attributes: Tensor) -> list[list[str]]:
+        """The ten captions of each image with these attributes, `(N, A)`; the same row has the same synonyms."""
+        return write_captions(attributes, self.attribute_names, PLAIN_FORMS if self.plain else FORMS)
 
     def drawn(self, digits: Tensor, colours: Tensor, positions: Tensor, generator: torch.Generator) -> Tensor:
         """Digits in their colours at their places on black, bytes `(N, 3, S, S)`; places vary by a sixteenth."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gen.errors import CheckpointError, ConditionError, DataError, WeightsNotFoundError
+from lightning_gen.errors import ConditionError, DataError, WeightsNotFoundError
 from lightning_gen.models.base import Batch, Condition, GenerativeModule
+from lightning_gen.nn.frozen import read_weights
 
 CHUNK = 250  # Captions encoded at a time.
 
@@ -70,23 +71,7 @@ class CaptionedModule(GenerativeModule):
                 f"The text encoder of {type(self).__name__} has no weights; train one (lightning-gen fit --config "
                 "char_cnn_rnn/digits) and give its checkpoint: --model.encoder_weights PATH."
             )
-        try:
-            held = torch.load(self.text_weights, map_location="cpu", weights_only=True)
-        except FileNotFoundError as error:
-            raise WeightsNotFoundError(
-                f"There is no file {self.text_weights}; expected a checkpoint of the text encoder."
-            ) from error
-        except Exception as error:  # A foreign file can break the reader in any way.
-            raise CheckpointError(f"{self.text_weights} cannot be read ({type(error).__name__}).") from error
-        weights = held.get("state_dict", held) if isinstance(held, Mapping) else {}
-        try:
-            self.text_encoder.load_state_dict(weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(
-                f"{self.text_weights} does not fit the text encoder of {type(self).__name__}: {reason}; give "
-                "--model.encoder_args what the encoder was trained with."
-            ) from error
+        read_weights(self.text_encoder, self.text_weights)
         self._embeddings.clear()
 
     # What is asked for ------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from torchmetrics import CatMetric
 from lightning_gen._lightning import pl
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.precision import widen
-from lightning_gen.models.base import Batch, ImageModule
+from lightning_gen.models.base import Batch, ImageModule, as_batch
 from lightning_gen.nn.frozen import make_frozen
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
@@ -240,6 +240,12 @@ class CharCNNRNN(ImageModule):
         """What makes images different: their attributes, or else their labels; `(N, A)`."""
         return batch["attributes"] if "attributes" in batch else batch["label"][:, None]
 
+    def captions(self, batch: Batch) -> list[list[str]]:
+        """The captions of each image, of which a batch holds one or several."""
+        if "caption" not in batch:
+            raise DataError(f"The batch holds {sorted(batch)}; CharCNNRNN needs captions: give it data with captions.")
+        return [[row] if isinstance(row, str) else row for row in batch["caption"]]
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of the first image of each class in the batch, with one of its captions."""
         batch = self.as_batch(batch)
@@ -247,7 +253,8 @@ class CharCNNRNN(ImageModule):
         rows = which.new_full((int(which.max()) + 1,), len(which)).scatter_reduce_(
             0, which, torch.arange(len(which), device=which.device), "amin"
         )
-        own = [batch["caption"][row] for row in rows.tolist()]
+        captions = self.captions(batch)
+        own = [captions[row] for row in rows.tolist()]
         drawn = [row[int(u * len(row))] for row, u in zip(own, torch.rand(len(own)).tolist(), strict=True)]
         loss = joint_embedding_loss(self.features(batch["image"][rows]) @ self(drawn).T)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(rows))
@@ -259,6 +266,12 @@ class CharCNNRNN(ImageModule):
             "optimizer": optimizer,
             "lr_scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, self.hparams["decay"]),
         }
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The mean embedding of each image's captions, `(N, text_dim)`."""
+        rows = self.captions(as_batch(batch))
+        embeddings = self([text for row in rows for text in row])
+        return torch.stack([part.mean(0) for part in embeddings.split([len(row) for row in rows])])
 
     # Retrieval --------------------------------------------------------------------------------------------------
 
@@ -279,7 +292,7 @@ class CharCNNRNN(ImageModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Keep what is seen in images and what their captions become; one caption of each, of another form in turn."""
         batch = self.as_batch(batch)
-        texts = [row[(index + batch_idx) % len(row)] for index, row in enumerate(batch["caption"])]
+        texts = [row[(index + batch_idx) % len(row)] for index, row in enumerate(self.captions(batch))]
         self._seen["image"].update(self.features(batch["image"]))
         self._seen["text"].update(self(texts))
         self._seen["classes"].update(self.classes(batch).float())
@@ -305,10 +318,11 @@ class CharCNNRNN(ImageModule):
     def check_batch(self, batch: Batch) -> None:
         """Also refuse a batch without captions, or without classes."""
         super().check_batch(batch)
-        if "caption" not in batch or not {"attributes", "label"} & set(batch):
+        self.captions(batch)
+        if not {"attributes", "label"} & set(batch):
             raise DataError(
-                f"The batch holds {sorted(batch)}; CharCNNRNN needs captions, and attributes or labels, as "
-                "CaptionedDigitsDataModule has them."
+                f"The batch holds {sorted(batch)}; CharCNNRNN tells images apart by attributes or labels: give it "
+                "data that have either, as CaptionedDigitsDataModule."
             )
 
 

@@ -101,6 +101,30 @@ def make_frozen(class_path: str, args: Mapping[str, Any]) -> nn.Module:
     return network.requires_grad_(False).eval()
 
 
+def read_weights(network: nn.Module, path: str) -> None:
+    """Read a checkpoint of the network's class, or a file with its state dict.
+
+    Raises:
+        WeightsNotFoundError: if there is no such file.
+        CheckpointError: if it holds something else.
+    """
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsNotFoundError(f"There is no file {path}; expected the encoder's weights.") from error
+    except Exception as error:  # A foreign file can break the reader in any way.
+        raise CheckpointError(f"{path} cannot be read as weights ({type(error).__name__}).") from error
+    weights = held.get("state_dict", held) if isinstance(held, Mapping) else {}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path} does not hold weights of {type(network).__name__}: {reason}; give --model.encoder_args what the "
+            "encoder was trained with."
+        ) from error
+
+
 class FrozenNetwork(nn.Module):
     """A network by its class path, frozen and always in eval mode; its weights are part of a model's checkpoint.
 
@@ -127,27 +151,9 @@ class FrozenNetwork(nn.Module):
         return read_layers(self.network, images, layers)
 
     def read_weights(self, path: str) -> None:
-        """Read a checkpoint of the network's class, or a file with its state dict.
-
-        Raises:
-            WeightsNotFoundError: if there is no such file.
-            CheckpointError: if it holds something else.
-        """
-        try:
-            held = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError as error:
-            raise WeightsNotFoundError(f"There is no file {path}; expected the encoder's weights.") from error
-        except Exception as error:  # A foreign file can break the reader in any way.
-            raise CheckpointError(f"{path} cannot be read as weights ({type(error).__name__}).") from error
-        weights = held.get("state_dict", held) if isinstance(held, Mapping) else {}
+        """See the function of this name."""
         target = self.network
-        if isinstance(target, TorchvisionClassifier):
-            target = target.network
-        try:
-            target.load_state_dict(weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{path} does not hold weights of {type(self.network).__name__}: {reason}") from error
+        read_weights(target.network if isinstance(target, TorchvisionClassifier) else target, path)
 
 
 class TorchvisionClassifier(nn.Module):

@@ -23,14 +23,19 @@ from lightning_gen.models import (
     VAE,
     VGAN,
     VPN,
-    GenerativeModule,
+    AttributeClassifier,
+    Captioner,
+    CharCNNRNN,
+    ImageModule,
     ImprovedGAN,
     Pix2Pix,
     PixelRNN,
 )
+from lightning_gen.nn import FeatureExtractor, Features
 from tests.digits import quiet_trainer
 
 STEPS, ROUNDS = 100, 5
+WORDS = ["a", "thick", "slanted", "red", "seven", "on", "the", "left", "and", "nothing", "else"]
 
 
 class Clock(Callback):
@@ -216,6 +221,65 @@ def gawwn_by_hand(model: GAWWN, loader: Any) -> float:
     return time.perf_counter() - start
 
 
+class Columns(FeatureExtractor):
+    """Features that cost nothing: the brightness of each column."""
+
+    name, num_features, num_classes = "columns", 32, 32
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Identity())
+
+    def _extract(self, images: torch.Tensor) -> Features:
+        return Features(images.sum((1, 2)), images.sum((1, 2)))
+
+
+def char_cnn_rnn_by_hand(model: CharCNNRNN, loader: Any) -> float:
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=7e-4)
+    start = time.perf_counter()
+    for batch in loader:
+        texts = [row[torch.randint(len(row), ())] for row in batch["caption"]]
+        scores = batch["image"].sum((1, 2)) @ model(texts).T
+        own = scores.diagonal()
+        others = F.relu(1 + scores - own[:, None]) + F.relu(1 + scores - own)
+        loss = (others.sum() - others.diagonal().sum()) / len(scores) ** 2
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - start
+
+
+def captioner_by_hand(model: Captioner, loader: Any) -> float:
+    optimizer, network = torch.optim.Adam(model.parameters(), lr=2e-3), model.network
+    assert network is not None
+    start = time.perf_counter()
+    for batch in loader:
+        words = model.encode([row[torch.randint(len(row), ())] for row in batch["caption"]])
+        end = torch.zeros(len(words), 1, dtype=torch.long)
+        targets = torch.cat([words, end], 1)
+        logits = network(network.image(batch["image"]), torch.cat([end, words], 1))
+        counts = (targets > 0) | (F.pad(targets, (1, 0), value=1)[:, :-1] > 0)  # Words, and the end of each text.
+        loss = (F.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * counts).sum() / counts.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+    return time.perf_counter() - start
+
+
+def attribute_classifier_by_hand(model: AttributeClassifier, loader: Any) -> float:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=len(loader))
+    start = time.perf_counter()
+    for batch in loader:
+        parts = model.network(batch["image"]).split(list(model.attributes.values()), 1)
+        loss = sum(F.cross_entropy(part, value) for part, value in zip(parts, batch["attributes"].T, strict=True))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return time.perf_counter() - start
+
+
 def lapgan_by_hand(model: LAPGAN, loader: Any) -> float:
     optimizer_d, optimizer_g = model.configure_optimizers()
     d_parameters, g_parameters = list(model.discriminators.parameters()), list(model.generators.parameters())
@@ -278,6 +342,17 @@ def vgan_by_hand(model: VGAN, loader: Any) -> float:
             lambda: GAWWN((3, 32, 32), "box", text_dim=26, base_channels=16, discriminator_channels=16, map_size=8),
             gawwn_by_hand,
         ),
+        (
+            lambda: CharCNNRNN(
+                (3, 32, 32), channels=(48, 64, 64), text_dim=32, extractor=f"{__name__}.{Columns.__name__}"
+            ),
+            char_cnn_rnn_by_hand,
+        ),
+        (
+            lambda: Captioner((3, 32, 32), WORDS, 16, 32, 32, 32),
+            captioner_by_hand,
+        ),
+        (AttributeClassifier, attribute_classifier_by_hand),
         (ImprovedGAN, improved_gan_by_hand),
         (lambda: Pix2Pix((1, 32, 32), num_levels=5, base_channels=16, patch_size=16), pix2pix_by_hand),
         (lambda: LAPGAN((1, 28, 28), hidden_sizes=(400, 400), channels=(8, 4)), lapgan_by_hand),
@@ -293,6 +368,9 @@ def vgan_by_hand(model: VGAN, loader: Any) -> float:
         "acgan",
         "gan_int_cls",
         "gawwn",
+        "char_cnn_rnn",
+        "captioner",
+        "attribute_classifier",
         "improved_gan",
         "pix2pix",
         "lapgan",
@@ -300,11 +378,11 @@ def vgan_by_hand(model: VGAN, loader: Any) -> float:
     ],
 )
 def test_step_over_the_bare_loop(
-    make: Callable[[], GenerativeModule], by_hand: Callable[..., float], logs: bool, benchmark: Any
+    make: Callable[[], ImageModule], by_hand: Callable[..., float], logs: bool, benchmark: Any
 ) -> None:
     images = torch.rand(100, 1, 28, 28).round()
     model = make()
-    batch: Any = (images, torch.arange(100) % 10) if "label" in model.condition_keys else images
+    batch: Any = (images, torch.arange(100) % 10) if "label" in getattr(model, "condition_keys", ()) else images
     if isinstance(model, Pix2Pix):  # Batches of four, as in its recipe.
         batch = {"image": torch.rand(4, 1, 32, 32), "source": torch.rand(4, 1, 32, 32)}
     if isinstance(model, VGAN):
@@ -317,6 +395,12 @@ def test_step_over_the_bare_loop(
     if isinstance(model, GAWWN):
         box, text = torch.tensor([[0.1, 0.2, 0.5, 0.6]]).expand(16, -1), torch.randn(16, 10, 26)
         batch = {"image": torch.rand(16, 3, 32, 32), "text_embedding": text, "box": box}
+    if isinstance(model, (CharCNNRNN, Captioner)):
+        rows = [[" ".join(WORDS[(row + k) % 8 :]) for k in range(4)] for row in range(64)]
+        batch = {"image": torch.rand(64, 3, 32, 32), "caption": rows, "label": torch.arange(64)}
+    if isinstance(model, AttributeClassifier):
+        values = torch.stack([torch.randint(size, (64,)) for size in model.attributes.values()], 1)
+        batch = {"image": torch.rand(64, 3, 32, 32), "attributes": values}
     loader = DataLoader([batch] * (STEPS if benchmark.enabled else 2), batch_size=None)
     if not logs:
         model.log = model.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]

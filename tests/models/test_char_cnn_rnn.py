@@ -122,6 +122,14 @@ def test_a_text_stands_for_itself() -> None:
     torch.testing.assert_close(model(texts[2:]), vectors[2:])
 
 
+def test_prediction_is_the_mean_of_an_images_captions() -> None:
+    model = small()
+    texts = ["a red seven", "seven in red", "a blue one"]
+    expected = model(texts)
+    found = model.predict_step({"image": torch.rand(2, 1, 4, 4), "caption": [texts[:2], texts[2]]}, 0)
+    torch.testing.assert_close(found, torch.stack([expected[:2].mean(0), expected[2]]))
+
+
 # The loss -----------------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +190,8 @@ def test_faults_are_named(tmp_path: Path) -> None:
     model = small()
     with pytest.raises(DataError, match="needs captions"):
         model.as_batch({"image": torch.rand(2, 1, 4, 4), "label": torch.zeros(2)})
+    with pytest.raises(DataError, match="by attributes or labels"):
+        model.as_batch({"image": torch.rand(2, 1, 4, 4), "caption": ["a", "b"]})
 
 
 # Learning -----------------------------------------------------------------------------------------------------------

@@ -497,7 +497,7 @@ def test_the_encoder_comes_from_its_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(WeightsNotFoundError, match=r"--config char_cnn_rnn/digits.*--model.encoder_weights"):
         fit(small(encoder=f"{__name__}.Letters"), data)
     torch.save({"state_dict": {"weight": torch.tensor(2.5)}}, path)
-    with pytest.raises(CheckpointError, match=r"does not fit the text encoder.*scale"):
+    with pytest.raises(CheckpointError, match=r"does not hold weights of Letters.*scale.*encoder_args"):
         fit(small(encoder=f"{__name__}.Letters", encoder_weights=str(path)), data)
 
 
