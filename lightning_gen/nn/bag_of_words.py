@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_gen.errors import ConditionError, did_you_mean
+from lightning_gen.errors import ConditionError, DataError, did_you_mean
 
 
 class BagOfWords(nn.Module):
@@ -16,12 +16,19 @@ class BagOfWords(nn.Module):
     Case and punctuation do not count, nor does the order.
 
     Args:
-        words: all that captions may hold.
+        words: all that captions may hold, in a list, or in one text where some of them are numbers and switches to YAML
+            (4, on).
+
+    Raises:
+        DataError: if a word is something else.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: str | Sequence[str]) -> None:
         super().__init__()
-        self.columns = {word: column for column, word in enumerate(words)}
+        listed = words.split() if isinstance(words, str) else words
+        if others := [word for word in listed if not isinstance(word, str)]:
+            raise DataError(f"The words hold {others[0]!r}, which is none; give them in one text, with blanks between.")
+        self.columns = {word: column for column, word in enumerate(listed)}
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """0 or 1 for each word of each text, `(M, len(words))`.

@@ -11,10 +11,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_gen.callbacks import Diagnosis
+from lightning_gen.cli import main
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import CheckpointError, ConditionError, DataError, WeightsNotFoundError
 from lightning_gen.models import GANINTCLS
 from lightning_gen.models.gan_int_cls import Residual, cls_loss, midpoints
+from lightning_gen.nn import BagOfWords
 from tests.digits import quiet_trainer
 
 
@@ -523,6 +525,17 @@ def test_an_encoder_that_has_nothing_to_learn() -> None:
     assert model.embed_captions(["a red one"]).tolist() == [[1, 1, 0, 1, 0]]
     with pytest.raises(ConditionError, match="which the model has never seen; did you mean red"):
         model.sample(1, {"caption": ["a reed one"]})
+
+
+def test_words_that_yaml_takes_for_numbers_and_switches(tmp_path: Path) -> None:
+    """The recipe's words come back as they were from a run's checkpoint: 4 is no number there, and on no switch."""
+    limits = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "0"]
+    main(["fit", "--config", "gan_int_cls/digits", "--trainer.default_root_dir", str(tmp_path), *limits])
+    (path,) = tmp_path.rglob("last.ckpt")
+    model = GANINTCLS.load_from_checkpoint(path, weights_only=True)
+    assert model.sample(1, {"caption": ["a yellow 4 on the left"]}).shape == (1, 3, 32, 32)
+    with pytest.raises(DataError, match="hold True, which is none; give them in one text"):
+        BagOfWords(["a", True])  # type: ignore[list-item]
 
 
 def test_a_checkpoint_is_all_there_is(tmp_path: Path) -> None:
