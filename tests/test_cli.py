@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lightning_gen.cli import FUNCTIONS, TRAINER, main
-from lightning_gen.recipes import recipe_folder, recipe_names
+from lightning_gen.recipes import recipe_folder, recipe_names, resolve_recipe
 
 
 def one_line_error(capsys: pytest.CaptureFixture[str], *args: str) -> str:
@@ -94,6 +94,16 @@ def test_interrupt_before_training_is_one_line(monkeypatch, capsys):
         main(["list"])
     assert exit_.value.code == 130
     assert capsys.readouterr().err == "lightning-gen: interrupted\n"
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("trainer/")])
+def test_a_recipe_is_read_with_what_it_trains_on(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", "vae/digits", "--config", name, "--print_config"])
+    assert not stopped.value.code, capsys.readouterr().err
+    read = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    given = yaml.safe_load(Path(resolve_recipe(name)).read_text(encoding="utf-8"))["trainer"]
+    assert all(read[key] == value for key, value in given.items() if key != "strategy")
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if not name.startswith("trainer/")])

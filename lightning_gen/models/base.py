@@ -354,4 +354,5 @@ class LikelihoodModule(GenerativeModule):
         variance = max(square / count - mean**2, 0.0)
         errors = self.in_units((variance / max(count - 1, 1)) ** 0.5)
         scores = self.in_units(-mean) | {f"{name}_stderr": value for name, value in errors.items()}
-        self.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=False)
+        # They are the same on every rank already, but without sync_dist Lightning warns that they may not be.
+        self.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, sync_dist=True)

@@ -2,12 +2,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from lightning_gen.callbacks import NanGuard
 from lightning_gen.errors import LightningGenError, TrainingError
 from lightning_gen.models import VAE
 from tests.callbacks.runs import fit, small_gan, small_vae
+from tests.digits import quiet_trainer, training_digits
+from tests.ranks import spawn_ranks
 
 
 def broken(at: int, value: float = float("nan"), logged_only: bool = False) -> Any:
@@ -59,3 +62,26 @@ def test_it_waits_for_the_device_at_its_interval_only(monkeypatch: pytest.Monkey
 def test_a_wrong_interval_is_refused() -> None:
     with pytest.raises(LightningGenError, match="every_n_batches=0"):
         NanGuard(0)
+
+
+class BrokenOnRankOne(VAE):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        return loss * torch.nan if self.trainer.global_rank == 1 and batch_idx == 2 else loss
+
+
+def _train_on_rank(folder: Path) -> None:
+    loader = torch.utils.data.DataLoader(training_digits()[:64].round(), batch_size=8)
+    trainer = quiet_trainer(
+        callbacks=[NanGuard(every_n_batches=1)], max_epochs=1, devices=2, strategy="ddp", limit_val_batches=0
+    )
+    with pytest.raises(TrainingError) as broken:
+        trainer.fit(BrokenOnRankOne(hidden_size=8), loader)
+    (folder / f"{trainer.global_rank}").write_text(str(broken.value))
+
+
+def test_all_ranks_stop_with_the_one_that_breaks(tmp_path: Path) -> None:
+    spawn_ranks(_train_on_rank, tmp_path)
+    others, own = ((tmp_path / str(rank)).read_text() for rank in range(2))
+    assert "a loss on another process in epoch 0, found at batch 2" in others
+    assert "the step's loss is nan in epoch 0, found at batch 2" in own
