@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer, pl
+from lightning_gen.arguments import Checked
 from lightning_gen.callbacks.randomness import own_randomness
 from lightning_gen.errors import LightningGenError
 from lightning_gen.models.base import Batch, Condition, GenerativeModule, as_batch
@@ -57,7 +58,7 @@ def fresh_loader(trainer: Any, split: Literal["train", "val"]) -> Iterable[Any] 
     return DataLoader(loader.dataset, loader.batch_size, shuffle=shuffle, collate_fn=loader.collate_fn)
 
 
-class EvaluationCallback(Callback):
+class EvaluationCallback(Callback, metaclass=Checked):
     """Base of callbacks that sample a model at the end of validation and of test.
 
     In `fit` they run in the first epoch, in every n-th (n-th, 2n-th, ...), and in the last one that `max_epochs`

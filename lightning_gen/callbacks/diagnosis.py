@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer, pl
+from lightning_gen.arguments import Checked
 from lightning_gen.callbacks.randomness import own_randomness
 from lightning_gen.errors import LightningGenError
 from lightning_gen.models.base import as_batch
@@ -41,7 +42,7 @@ def has_trend(values: Tensor) -> bool:
     return bool(slope.abs() > 4 * error)
 
 
-class Diagnosis(Callback):
+class Diagnosis(Callback, metaclass=Checked):
     """Name the ways in which adversarial training is known to fail, and say what to try: one warning for each.
 
     It looks at the discriminator's and the generator's losses, which the model logs as `train/loss_d`, a

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer
+from lightning_gen.arguments import Checked
 from lightning_gen.errors import LightningGenError
 
 
-class EMA(Callback):
+class EMA(Callback, metaclass=Checked):
     """Sample and score an exponential moving average of the weights.
 
     After training batch n, average = d * average + (1 - d) * weights with d = min(decay, (1 + n) / (10 + n)), so that

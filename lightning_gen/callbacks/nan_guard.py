@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer
+from lightning_gen.arguments import Checked
 from lightning_gen.errors import LightningGenError, TrainingError
 
 
-class NanGuard(Callback):
+class NanGuard(Callback, metaclass=Checked):
     """Stop training when a loss is not finite: the step's own, or a logged value whose name begins with `train/loss`.
 
     A loss once NaN stays so, as the weights do; so it is enough to look now and then, and at the end of an epoch.

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gen._lightning import LightningDataModule
+from lightning_gen.arguments import Checked
 from lightning_gen.errors import DataError
 
 Batch = dict[str, Any]
@@ -88,7 +89,7 @@ def as_is(batch: Any) -> Any:
     return batch
 
 
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(LightningDataModule, metaclass=Checked):
     """Base of all data modules: batches are dicts, and shapes are known before any file is read.
 
     A subclass gives `image_shape`, `num_classes` where there are labels, and `load`. Its constructor takes plain values

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -12,6 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from lightning_gen.arguments import Checked, check_types, refusing
 from lightning_gen.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class Samples(NamedTuple):
     logits: Tensor | None = None  # (N, K)
 
 
-class SampleMetric(Metric):
+class SampleMetric(Metric, metaclass=Checked):
     """Base of all scores of generated images: fed by role, computed over all ranks.
 
     States whose names begin with `generated` hold the generated images, the others what is known of real ones.
@@ -70,6 +72,19 @@ class SampleMetric(Metric):
         if not self.needs_features or self.extractor_name in (None, "inception"):
             return self.short_name
         return f"{self.short_name}_{self.extractor_name}"
+
+    def _wrap_update(self, update: Callable[..., Any]) -> Callable[..., Any]:
+        """Say in one line what an update was given that goes wrong inside; torchmetrics wraps each one by this."""
+        wrapped = super()._wrap_update(update)
+
+        @wraps(update)
+        def named_update(*args: Any, **kwargs: Any) -> None:
+            given = dict(zip(("samples", "batch", "role"), args, strict=False)) | kwargs
+            check_types(type(self).__name__, {"samples": Samples, "role": Role}, given)
+            with refusing(type(self).__name__, given):
+                wrapped(*args, **kwargs)
+
+        return named_update
 
     def bind(self, extractor: FeatureExtractor) -> None:
         """Take names and sizes from the network that will give the features; to be called before any update."""

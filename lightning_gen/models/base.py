@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen._lightning import LightningModule
+from lightning_gen.arguments import Checked, check_memory, check_types, refusing
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.bounds import bits_per_dim
 
@@ -64,7 +66,7 @@ def pixel_frequencies(batches: Iterable[Any]) -> Tensor:
     return (total + 1) / (count + 2)
 
 
-class ImageModule(LightningModule):
+class ImageModule(LightningModule, metaclass=Checked):
     """A LightningModule on images: it names and checks its batches, and its checkpoints load by themselves.
 
     Attributes:
@@ -189,9 +191,14 @@ class GenerativeModule(ImageModule):
         Raises:
             ConditionError: if keys are missing or unknown, or rows do not match.
         """
-        condition = self.check_condition(condition, num_samples, generator)
-        with self.evaluating(), torch.no_grad():
-            return self._sample(num_samples, condition, generator)
+        given = {"num_samples": num_samples} | ({"condition": condition} if condition is not None else {})
+        kinds = {"num_samples": int, "condition": Mapping, "generator": torch.Generator | None}
+        check_types("sample", kinds, given | {"generator": generator})
+        with refusing(f"{type(self).__name__}.sample", given, ConditionError):
+            checked = self.check_condition(condition, num_samples, generator)
+            check_memory("sample", num_samples * math.prod(self.image_shape), given)
+            with self.evaluating(), torch.no_grad():
+                return self._sample(num_samples, checked, generator)
 
     @abstractmethod
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
