@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         MultiScalePixelRNN,
         Pix2Pix,
         PixelRNN,
+        VGANAutoencoder,
     )
 
 __version__ = "0.1.0"
@@ -67,6 +68,7 @@ __all__ = [
     "MultiScalePixelRNN",
     "Pix2Pix",
     "PixelRNN",
+    "VGANAutoencoder",
 ]
 
 

@@ -42,6 +42,7 @@ from lightning_gen.models import (
     MultiScalePixelRNN,
     Pix2Pix,
     PixelRNN,
+    VGANAutoencoder,
 )
 from lightning_gen.models.vae import Posterior
 from tests.digits import held_out_digits, quiet_trainer
@@ -313,6 +314,15 @@ class RowsVGAN(Rows, VGAN):
                 module.eval()
 
 
+class RowsVGANAutoencoder(VGANAutoencoder):
+    """The same videos; the mixture is the first rank's, of the codes of its own loader."""
+
+    as_batch, on_train_epoch_start = RowsVGAN.as_batch, RowsVGAN.on_train_epoch_start
+
+    def fit_codes(self) -> None:
+        assert self.trainer.is_last_batch
+
+
 class RowsVPN(VPN):
     """On three pieces of each digit for frames."""
 
@@ -454,6 +464,9 @@ MODELS = {
         (1, 32, 32), num_levels=3, base_channels=2, patch_size=16, dropout=0.0, lr=0.01, constant_epochs=1
     ),
     "vgan": lambda: RowsVGAN((1, 4, 16, 16), latent_dim=3, base_channels=2, lr=0.01),
+    "vgan_autoencoder": lambda: RowsVGANAutoencoder(
+        (1, 4, 16, 16), latent_dim=3, base_channels=2, num_components=4, lr=0.01
+    ),
     "vgan_conditional": lambda: RowsVGAN((1, 4, 16, 16), conditional=True, base_channels=2, lr=0.01),
     "gmmn": lambda: RowsGMMN(hidden_sizes=(16,), bandwidths=None),
     "gmmn_autoencoder": lambda: RowsGMMN(

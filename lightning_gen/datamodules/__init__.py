@@ -16,6 +16,7 @@ from lightning_gen.datamodules.moving_digits import MovingDigitsDataModule
 from lightning_gen.datamodules.olivetti import OlivettiDataModule
 from lightning_gen.datamodules.paired_images import PairedImageDataModule
 from lightning_gen.datamodules.placed_digits import PlacedDigitsDataModule
+from lightning_gen.datamodules.robot_pushing import RobotPushingDataModule
 from lightning_gen.datamodules.torchvision import TorchvisionDataModule
 from lightning_gen.datamodules.toronto_faces import TorontoFacesDataModule
 from lightning_gen.datamodules.vectors import VectorDataModule
@@ -40,6 +41,7 @@ __all__ = [
     "OlivettiDataModule",
     "PairedImageDataModule",
     "PlacedDigitsDataModule",
+    "RobotPushingDataModule",
     "TorchvisionDataModule",
     "TorontoFacesDataModule",
     "VectorDataModule",

@@ -26,6 +26,7 @@ from lightning_gen.functional.chains import (
 from lightning_gen.functional.clustering import k_means, purity, retrieval_precision
 from lightning_gen.functional.distances import frechet_distance, inception_score, kernel_distance
 from lightning_gen.functional.filterbank import filterbank, read_patch, write_patch
+from lightning_gen.functional.gaussian_mixture import DiagonalMixture, fit_mixture
 from lightning_gen.functional.latent import drop, interpolate, to_sphere, uniform_from_normal
 from lightning_gen.functional.mmd import median_bandwidth, mmd2, mmd_ratio, sqrt_mmd2, two_sample_test
 from lightning_gen.functional.motion import mask_iou, mean_frame_difference, moving_pixels
@@ -50,6 +51,7 @@ from lightning_gen.functional.segmentation import label_confusion, label_scores
 from lightning_gen.functional.strokes import stroke_slant, stroke_thickness
 
 __all__ = [
+    "DiagonalMixture",
     "Pyramid",
     "annealed_importance_sampling",
     "ascent_step",
@@ -65,6 +67,7 @@ __all__ = [
     "drop",
     "effective_sample_size",
     "filterbank",
+    "fit_mixture",
     "frechet_distance",
     "gaussian_kl",
     "importance_weighted_bound",

@@ -29,6 +29,7 @@ from lightning_gen.models.pixel_rnn import MultiScalePixelRNN, PixelRNN
 from lightning_gen.models.ppgn import PPGN
 from lightning_gen.models.vae import VAE
 from lightning_gen.models.vgan import VGAN
+from lightning_gen.models.vgan_autoencoder import VGANAutoencoder
 from lightning_gen.models.vpn import VPN
 
 __all__ = [
@@ -67,5 +68,6 @@ __all__ = [
     "MultiScalePixelRNN",
     "Pix2Pix",
     "PixelRNN",
+    "VGANAutoencoder",
     "as_batch",
 ]

@@ -115,13 +115,13 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Spatio-temporal convolutions, and two logits: real and generated.
+    """Spatio-temporal convolutions, and two logits: real and generated; or a code, for the autoencoder.
 
     Shape:
-        `(N, C, T, H, W)` in [-1, 1] -> `(N, 2)`.
+        `(N, C, T, H, W)` in [-1, 1] -> `(N, num_outputs)`.
     """
 
-    def __init__(self, image_shape: tuple[int, ...], base_channels: int, init_std: float) -> None:
+    def __init__(self, image_shape: tuple[int, ...], base_channels: int, init_std: float, num_outputs: int = 2) -> None:
         super().__init__()
         self.init_std = init_std
         levels = num_levels(image_shape)
@@ -130,7 +130,7 @@ class Discriminator(nn.Module):
         for before, after in pairwise(widths):
             layers += [nn.Conv3d(before, after, **HALVE), nn.BatchNorm3d(after, eps=1e-3), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)  # -> (N, 512, 2, 4, 4)
-        self.output = nn.Conv3d(widths[-1], 2, (image_shape[1] >> levels, 4, 4))
+        self.output = nn.Conv3d(widths[-1], num_outputs, (image_shape[1] >> levels, 4, 4))
         initialize_normal(self, init_std)
 
     def forward(self, videos: Tensor) -> Tensor:
