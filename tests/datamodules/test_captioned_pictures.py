@@ -12,7 +12,6 @@ from lightning_gen.datamodules import CocoCaptionsDataModule, Flowers102Captions
 from lightning_gen.errors import DataError, DatasetNotFoundError
 from tests.digits import held_out_digits
 
-
 SILENT = json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": None}]})
 
 
