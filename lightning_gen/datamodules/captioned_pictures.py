@@ -160,7 +160,7 @@ class Flowers102CaptionsDataModule(CaptionedPicturesDataModule):
             held_out = (folder / "testclasses.txt").read_text(encoding="utf-8").split()
         except FileNotFoundError as error:
             raise self._missing(folder / "testclasses.txt") from error
-        files = sorted((folder / "text_c10").glob("class_*/image_*.txt"))
+        files = sorted((folder / "text_c10").glob("class_[0-9][0-9][0-9][0-9][0-9]/image_*.txt"))
         if not files:
             raise self._missing(folder / "text_c10" / "class_00001" / "image_06734.txt")
         seen: list[Captioned] = []
@@ -212,7 +212,7 @@ class CocoCaptionsDataModule(CaptionedPicturesDataModule):
                 captions[annotation["image_id"]].append(annotation["caption"].strip())
         except FileNotFoundError as error:
             raise self._missing(file) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{file} cannot be read ({type(error).__name__}: {error}); expected COCO's images and annotations."
             ) from error

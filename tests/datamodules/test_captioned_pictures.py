@@ -12,6 +12,8 @@ from lightning_gen.datamodules import CocoCaptionsDataModule, Flowers102Captions
 from lightning_gen.errors import DataError, DatasetNotFoundError
 from tests.digits import held_out_digits
 
+SILENT = json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": None}]})
+
 
 def save(path: Path, row: int) -> None:
     """A digit of 28 x 28, twice as wide as high."""
@@ -149,7 +151,7 @@ def test_what_is_wrong_with_coco_is_named(coco: Path) -> None:
     file.write_text(json.dumps({**held, "annotations": of_others}))
     with pytest.raises(DataError, match=r"has no captions of COCO_train2014_000000000021.jpg"):
         CocoCaptionsDataModule(str(coco)).setup()
-    for wrong in ("{", "[]", json.dumps({"images": held["images"]}), json.dumps({**held, "images": []})):
+    for wrong in ("{", "[]", json.dumps({"images": held["images"]}), json.dumps({**held, "images": []}), SILENT):
         file.write_text(wrong)
         with pytest.raises(DataError, match=r"captions_train2014.json cannot be read"):
             CocoCaptionsDataModule(str(coco)).setup()
