@@ -20,7 +20,8 @@ from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from lightning_gen.errors import DataError, LightningGenError
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 SIZE = re.compile(r"(^|_)(size|sizes|dim|channels|units|pieces|shape)$|^every_n_")
 STATED = re.compile(r"^    +(\w+):(?:(?!\n +\w+:)[^`])*?`\(([^`]*)\)`", re.MULTILINE)
 SIGNED = ("seed", "classes", "labels")  # Labels are checked against the data.
@@ -120,7 +121,7 @@ def check_shapes(name: str, stated: Mapping[str, list[str]], given: Mapping[str,
     """Refuse tensors of other shapes than stated; the same letter is the same size everywhere."""
     sizes: dict[str, int] = {}
     for key, letters in stated.items():
-        value = given.get(key)
+        value: Any = given.get(key)
         if not hasattr(value, "shape") or not all(re.fullmatch(r"\w+|\.\.\.", letter) for letter in letters):
             continue
         shape, form = tuple(value.shape), [letter for letter in letters if letter != "..."]
@@ -180,7 +181,7 @@ class Checked(ABCMeta):
     """Of classes whose constructors' arguments are checked."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        signature, kinds, _ = expectations(cls.__init__)
+        signature, kinds, _ = expectations(cls.__init__)  # type: ignore[misc]
         given = signature.bind(None, *args, **kwargs).arguments
         given.pop(next(iter(given)))  # self
         defaults = {key: parameter.default for key, parameter in signature.parameters.items()}
@@ -197,5 +198,5 @@ class Checked(ABCMeta):
     @property
     def __signature__(cls) -> inspect.Signature:
         """The constructor's, as for any class: the method above would hide it."""
-        signature = inspect.signature(cls.__init__)
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
         return signature.replace(parameters=list(signature.parameters.values())[1:])
