@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,11 +14,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
 from lightning_gen.datamodules.files import read_arrays
 from lightning_gen.datamodules.image_folder import as_8_bit, as_square
+from lightning_gen.datamodules.stabilization import SIDE, stabilize
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
 SUFFIXES = (".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
@@ -142,6 +145,12 @@ def stacked(squares: Sequence[Tensor], path: Path) -> Tensor:
     return torch.stack(list(squares), 1)
 
 
+def resized(pixels: Tensor, image_size: int) -> Tensor:
+    """Frames `(C, T, S, S)` of bytes at another size."""
+    frames = F.interpolate(pixels.transpose(0, 1).float(), image_size, mode="bicubic", antialias=True)
+    return frames.round().clamp(0, 255).byte().transpose(0, 1)
+
+
 def at_rate(video: Frames, rate: float | None) -> Frames:
     """The frames nearest to the times of another rate; those there are, if it or the video's own is not known."""
     if rate is None or video.rate is None:
@@ -200,6 +209,8 @@ class VideoFolderDataModule(ImageDataModule):
         stride: frames from the start of one clip to that of the next; `num_frames` if None.
         repeat_last: lengthen shorter videos by their last frame, as the authors' reader does; else they are refused.
         list_file: name of the list in `root`.
+        stabilize: steady the camera of each clip (see `stabilization`), which takes about half a second a clip once.
+            Clips that cannot be steadied are left out, with a warning that counts them.
         channels: 3 for colour, 1 for grey.
         batch_size: clips a batch, on each rank.
         num_workers: processes that load; 0 is the fastest.
@@ -220,6 +231,7 @@ class VideoFolderDataModule(ImageDataModule):
         stride: int | None = None,
         repeat_last: bool = False,
         list_file: str | None = None,
+        stabilize: bool = False,
         channels: Literal[1, 3] = 3,
         batch_size: int = 64,
         num_workers: int = 0,
@@ -246,6 +258,7 @@ class VideoFolderDataModule(ImageDataModule):
         self.stride = stride or num_frames
         self.repeat_last = repeat_last
         self.list_file = list_file
+        self.stabilize = stabilize
         self.channels = channels
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
@@ -286,7 +299,7 @@ class VideoFolderDataModule(ImageDataModule):
 
     def _read(self) -> list[Frames]:
         """Every video there is, decoded."""
-        size = (self.image_size, self.channels)
+        size = (max(SIDE, self.image_size) if self.stabilize else self.image_size, self.channels)
         if self.list_file is not None:
             return [read_stacked(path, *size)._replace(label=label) for path, label in self._listed]
         if not self.root.exists():
@@ -318,7 +331,27 @@ class VideoFolderDataModule(ImageDataModule):
         test = [clip for clip in test if not self._overlaps(clip, val)]
         train = [clip for clip in rest if not self._overlaps(clip, val + test)]
         parts: dict[Split, list[Clip]] = {"train": train, "val": val, "test": test}
+        if self.stabilize:
+            return self._steadied(videos, parts)
         return {split: Clips(videos, part, self.num_frames) for split, part in parts.items()}
+
+    def _steadied(self, videos: Sequence[Frames], parts: dict[Split, list[Clip]]) -> dict[Split, Dataset[Batch]]:
+        """Each clip as a video of its own, of a camera that stands still; without those that cannot be steadied."""
+        datasets: dict[Split, Dataset[Batch]] = {}
+        for split, part in parts.items():
+            kept = []
+            for row, start in part:
+                frames = stabilize(videos[row].pixels[:, start : start + self.num_frames])
+                if frames is not None:
+                    kept.append(videos[row]._replace(pixels=resized(frames, self.image_size)))
+            if len(kept) < len(part):
+                warnings.warn(
+                    f"{len(part) - len(kept)} of {len(part)} {split} clips are left out: two of their frames cannot be "
+                    "matched, or the camera turns away.",
+                    stacklevel=2,
+                )
+            datasets[split] = Clips(kept, [Clip(row, 0) for row in range(len(kept))], self.num_frames)
+        return datasets
 
     def _overlaps(self, clip: Clip, others: Sequence[Clip]) -> bool:
         return any(clip.video == other.video and abs(clip.start - other.start) < self.num_frames for other in others)
