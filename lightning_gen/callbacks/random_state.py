@@ -65,9 +65,12 @@ class RandomState(Callback):
 class KeepPlace(Callback):
     """Keep the place in the training data in checkpoints: a run killed within an epoch goes on with the next batch.
 
-    Together with `RandomState` it ends in the weights of an uninterrupted run, bit for bit, wherever the checkpoint is
-    from, such as `ModelCheckpoint(every_n_train_steps=500)`. The loader is then torchdata's StatefulDataLoader, which
-    shuffles by a random stream of its own. What data sets draw inside workers (`num_workers`) begins anew.
+    Together with `RandomState` it ends in the weights of an uninterrupted run, bit for bit, from a checkpoint between
+    two batches of an epoch (`ModelCheckpoint(every_n_train_steps=500)`, SIGTERM) or from its end. From one between the
+    last batch and the end Lightning leaves out what comes between: validation, and schedules that step by epochs.
+
+    The loader is torchdata's StatefulDataLoader, which shuffles by a random stream of its own, and validation does not
+    move training's. What data sets draw inside workers (`num_workers`) begins anew.
 
     Raises:
         LightningGenError: if torchdata is not installed, or the data module is not one of ours; a loader of your own
@@ -83,3 +86,16 @@ class KeepPlace(Callback):
         if find_spec("torchdata") is None:
             raise LightningGenError("KeepPlace needs torchdata: pip install 'lightning_gen[resume]'.")
         trainer.datamodule.keeps_place = True
+
+    def on_validation_start(self, trainer: Any, pl_module: LightningModule) -> None:
+        self._state = random_state(trainer.strategy.root_device)
+
+    def on_validation_end(self, trainer: Any, pl_module: LightningModule) -> None:
+        """Put the random state back: a run resumed after it goes on as one resumed before."""
+        set_random_state(self._state, trainer.strategy.root_device)
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """After an epoch's last batch say that its order is at an end; the loader was not asked for more than that."""
+        if trainer.is_last_batch:
+            for state in checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", ()):
+                state["_iterator_finished"] = True

@@ -243,11 +243,9 @@ class ImageDataModule(LightningDataModule, metaclass=Checked):
         }
         if shuffle and self.keeps_place:
             stateful = import_module("lightning_gen.datamodules.stateful")
-            # Streams of their own: the loader goes on with that of the order, and leaves the global one as a checkpoint
-            # has restored it.
-            order, seeds = (torch.Generator().manual_seed(torch.initial_seed()) for _ in range(2))
-            sampler = stateful.Order(dataset, generator=order)
-            return stateful.PlacedLoader(dataset, sampler=sampler, generator=seeds, **settings)
+            # The global stream stays as a checkpoint has restored it: order and workers' seeds have their own.
+            seeds = torch.Generator().manual_seed(torch.initial_seed())
+            return stateful.PlacedLoader(dataset, sampler=stateful.Order(dataset), generator=seeds, **settings)
         # Each pass draws a seed for workers: held-out passes from their own stream, so that training does not depend on
         # how often one looks.
         return DataLoader(dataset, shuffle=shuffle, generator=None if shuffle else torch.Generator(), **settings)

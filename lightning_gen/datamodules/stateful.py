@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.utils.data import RandomSampler
-from torchdata.stateful_dataloader import StatefulDataLoader, sampler
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 
-class Order(sampler.RandomSampler, RandomSampler):  # type: ignore[misc]
-    """torchdata's shuffle, which goes on where it was; being torch's too, Lightning shares it out among ranks."""
+class Order(RandomSampler):
+    """Another order in each epoch, of which Lightning tells it; on ranks it puts a DistributedSampler in its place."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.seed = torch.initial_seed()
+        self.epoch = 0
+        super().__init__(dataset, generator=torch.Generator())
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
 
 
 class PlacedLoader(StatefulDataLoader):  # type: ignore[misc]
-    """Begins its order with the first batch; Lightning begins before it tells ranks which epoch's order is theirs."""
+    """Begins its order with the first batch; Lightning begins before it tells a sampler the epoch."""
 
     def __iter__(self) -> Iterator[Any]:
         yield from super().__iter__()

@@ -54,7 +54,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert not torch.equal(without["decoder.2.weight"], straight["decoder.2.weight"]), "the test tests nothing"
 
 
-@pytest.mark.parametrize("batch", ["batch 0 2", "batch 2 1", "batch 2 5"])
+@pytest.mark.parametrize("batch", ["batch 0 2", "batch 2 1", "batch 3 0"])
 def test_a_run_killed_within_an_epoch_goes_on_with_the_next_batch(batch: str, tmp_path: Path) -> None:
     pytest.importorskip("torchdata")
     for name in ("straight", "killed"):
@@ -79,25 +79,33 @@ def test_a_run_killed_within_an_epoch_goes_on_with_the_next_batch(batch: str, tm
     assert not torch.equal(without["decoder.2.weight"], straight["decoder.2.weight"]), "the test tests nothing"
 
 
-def _stop_and_go_on_rank(folder: Path) -> None:
+def _stop_and_go_on(folder: Path, devices: int) -> None:
+    """Train on three epochs of four batches, and again from within the second, from its borders, and from its end."""
     ends = []
-    for resumed in (False, True):
-        save = pl.callbacks.ModelCheckpoint(folder, "{step}", save_top_k=-1, every_n_train_steps=1)
+    for start in (None, "step=6", "step=4", "step=8", "epoch=1-step=8"):
+        each = pl.callbacks.ModelCheckpoint(folder, "{step}", save_top_k=-1, every_n_train_steps=1)
+        last = pl.callbacks.ModelCheckpoint(folder, save_top_k=-1, save_on_train_epoch_end=True)
         trainer = fit(
-            [RandomState(), KeepPlace(), *([] if resumed else [save])], devices=2, strategy="ddp",
-            epochs=3, limit_train_batches=4, ckpt_path=folder / "step=6.ckpt" if resumed else None,
-            enable_checkpointing=not resumed, default_root_dir=folder,
+            [RandomState(), KeepPlace(), *([] if start else [each, last])],
+            devices=devices, strategy="ddp" if devices > 1 else "auto", epochs=3, limit_train_batches=4,
+            ckpt_path=folder / f"{start}.ckpt" if start else None,
+            enable_checkpointing=start is None, default_root_dir=folder,
         )  # fmt: skip
         ends.append(weights(trainer))
     if trainer.is_global_zero:
         torch.save(ends, folder / "ends.pt")
 
 
-def test_ranks_go_on_with_the_next_batch(tmp_path: Path) -> None:
-    """From the middle of the second epoch, whose order is another than the first one's."""
+@pytest.mark.parametrize("devices", [1, 2])
+def test_every_checkpoint_goes_on_with_the_next_batch(devices: int, tmp_path: Path) -> None:
     pytest.importorskip("torchdata")
-    spawn_ranks(_stop_and_go_on_rank, tmp_path)
-    assert_bit_equal(*torch.load(tmp_path / "ends.pt", weights_only=True))
+    if devices == 1:
+        _stop_and_go_on(tmp_path, 1)
+    else:
+        spawn_ranks(_stop_and_go_on, tmp_path, devices)
+    straight, *resumed = torch.load(tmp_path / "ends.pt", weights_only=True)
+    for end in resumed:
+        assert_bit_equal(straight, end)
 
 
 def test_keeping_ones_place_takes_our_data_and_torchdata(monkeypatch: pytest.MonkeyPatch) -> None:
