@@ -28,7 +28,7 @@ TINY: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # model: a reci
     "ConvolutionalCGAN": (
         "cgan/digits",
         {"condition_size": 10, "hidden_size": 100, "maxout_channels": (4, 4, 4), "maxout_units": 10},
-        {},
+        {"batch_size": 20},
     ),
     "DCGAN": ("dcgan/digits", {"base_channels": 4}, {}),
     "DGNAM": (
@@ -81,6 +81,7 @@ TINY: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # model: a reci
     "PixelRNN": ("pixel_rnn/digits", {"variant": "pixelcnn", "num_layers": 1, "hidden_size": 4}, {}),
     "VAE": ("vae/digits", {"hidden_size": 16, "latent_dim": 4, "num_importance_samples": 5}, {}),
     "VGAN": ("vgan/digits", {"latent_dim": 8, **SMALL}, {"epoch_size": 80, "held_out_size": 8}),
+    "VGANAutoencoder": ("vgan/digits_autoencoder", {"base_channels": 4}, {"epoch_size": 400, "held_out_size": 8}),
     "VPN": (
         "vpn/digits",
         {"context_frames": 2, "channels": 4, "encoder_blocks": 1, "decoder_blocks": 1, "head_size": 8},
