@@ -125,7 +125,7 @@ class ClutteredDigitsDataModule(ImageDataModule):
         download: bool = False,
         classes: list[int] | None = None,
     ) -> None:
-        super().__init__(root, batch_size, num_workers, download, classes)
+        super().__init__(root, batch_size, num_workers, download)  # The classes are the source's: two digits have none.
         if image_size < 28 or num_digits < 1 or num_fragments < 0 or not 1 <= fragment_size <= 28:
             raise DataError(
                 f"image_size={image_size}, num_digits={num_digits}, num_fragments={num_fragments}, fragment_size="

@@ -8,6 +8,7 @@ from PIL import Image
 
 from lightning_gen.cli import main
 from lightning_gen.commands.draw import stream_canvases
+from lightning_gen.commands.finetune import logistic_regression
 from lightning_gen.datamodules import DigitScenesDataModule, DigitsDataModule
 from lightning_gen.models import GAN, VGAN
 from tests.digits import quiet_trainer
@@ -85,9 +86,9 @@ def test_a_discriminator_becomes_a_classifier(
     assert (network[1].p, network[2].kernel_size, network[2].out_channels) == (0.5, (1, 4, 4), 8)
     options = ["--num_labels", "10", "--steps", "2", "--num_seeds", "2"]
     main(["finetune", "--ckpt_path", str(checkpoint), *options])
-    trained, random, protocol = capsys.readouterr().out.strip().splitlines()[-3:]
-    assert trained.startswith("trained discriminator")
-    assert random.startswith("random weights")
+    *rows, protocol = capsys.readouterr().out.strip().splitlines()[-5:]
+    names = ["trained discriminator ", "random weights ", "trained discriminator, linear ", "random weights, linear "]
+    assert all(row.startswith(name) for row, name in zip(rows, names, strict=True))
     assert protocol == "10 labelled videos, 8 classes, 2 steps of 10, 12 test videos (chance 12.5 %)."
     assert "expected 2 to 16" in one_line_error(
         capsys, "finetune", "--ckpt_path", str(checkpoint), "--num_labels", "17"
@@ -96,3 +97,21 @@ def test_a_discriminator_becomes_a_classifier(
     trainer.fit(GAN(hidden_size=4), datamodule=DigitsDataModule())
     trainer.save_checkpoint(tmp_path / "gan.ckpt")
     assert "a VGAN has" in one_line_error(capsys, "finetune", "--ckpt_path", str(tmp_path / "gan.ckpt"))
+
+
+def test_logistic_regression_is_that_of_scikit_learn() -> None:
+    machines = pytest.importorskip("sklearn.linear_model")
+    data = DigitsDataModule()
+    data.setup()
+    rows = data.datasets["train"].__getitems__(range(60))
+    x, labels = rows["image"].flatten(1).double() + 3, rows["label"]
+    torch.set_default_dtype(torch.float64)
+    try:
+        ours = logistic_regression(x, labels, 10)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    scaled = (x - x.mean(0)) / x.std(0).clamp(min=1e-6)
+    reference = machines.LogisticRegression(C=1.0, tol=1e-8, max_iter=5000).fit(scaled.numpy(), labels.numpy())
+    with torch.no_grad():
+        found = ours(x).softmax(1)[:, labels.unique()]
+    torch.testing.assert_close(found, torch.from_numpy(reference.predict_proba(scaled.numpy())), rtol=0, atol=1e-3)

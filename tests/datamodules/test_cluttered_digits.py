@@ -78,6 +78,17 @@ def test_two_digits_have_no_label() -> None:
     assert data.num_classes == 0
 
 
+@pytest.mark.parametrize("num_digits", [1, 2])
+def test_only_the_digits_asked_for(num_digits: int) -> None:
+    data = ClutteredDigitsDataModule(num_digits=num_digits, classes=[3, 5])
+    data.setup()
+    assert data.digits.datasets["train"].columns["label"].unique().tolist() == [3, 5]
+    assert len(data.datasets["train"]) < 1000
+    assert data.hparams["classes"] == [3, 5]
+    with pytest.raises(DataError, match=r"classes=\[11\] was asked for; .* has the labels 0 to 9"):
+        ClutteredDigitsDataModule(num_digits=num_digits, classes=[11]).setup()
+
+
 @pytest.mark.parametrize("sizes", [{"image_size": 27}, {"num_digits": 0}, {"num_fragments": -1}, {"fragment_size": 29}])
 def test_sizes_out_of_range_are_refused(sizes: dict[str, int]) -> None:
     with pytest.raises(DataError, match="expected at least 28 pixels"):
