@@ -76,12 +76,10 @@ def read_keypoints(keypoints: list[list[float] | None]) -> Tensor:
 
 def read_source(path: str) -> Tensor:
     """A picture in its own size, grey or in colour as it was saved: `(C, H, W)` in [0, 1]."""
-    from PIL import Image
-
-    from lightning_gen.datamodules.image_folder import channels_of, naming
+    from lightning_gen.datamodules.image_folder import channels_of, upright
     from lightning_gen.datamodules.paired_images import pixels
 
-    with naming(Path(path)), Image.open(path) as picture:
+    with upright(Path(path)) as picture:
         return pixels(picture, channels_of(picture)).float().div_(255)
 
 

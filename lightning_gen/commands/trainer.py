@@ -18,11 +18,12 @@ import yaml
 
 from lightning_gen import __version__, datamodules, models
 from lightning_gen._lightning import LightningDataModule, LightningModule, Trainer, pl
+from lightning_gen.arguments import REFUSED
 from lightning_gen.callbacks import ClosingTable, NanGuard, RandomState
 from lightning_gen.checkpoints import WholeCheckpoints, check_class_paths, module_config, read_checkpoint
 from lightning_gen.errors import CheckpointError, DataError, LightningGenError, TrainingError
 from lightning_gen.nn.frozen import resolve_class
-from lightning_gen.parser import OneLineErrors, RecipeAction
+from lightning_gen.parser import OneLineErrors, RecipeAction, one_line
 
 lightning_cli: Any = import_module(f"{pl.__name__}.cli")
 MisconfigurationException: Any = import_module(f"{pl.__name__}.utilities.exceptions").MisconfigurationException
@@ -65,6 +66,15 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
 
     def _parse_ckpt_path(self) -> None:
         """Not Lightning's way, where a checkpoint's values silently win: see `check_checkpoint`."""
+
+    def instantiate_classes(self) -> None:
+        """Say in one line what a constructor refuses, Lightning's own among them."""
+        try:
+            super().instantiate_classes()
+        except REFUSED as error:
+            if isinstance(error, LightningGenError):
+                raise
+            raise LightningGenError(one_line(str(error) or type(error).__name__)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Logs go to `logs/<model>_<data>` if no logger is given."""

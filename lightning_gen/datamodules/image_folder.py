@@ -55,6 +55,16 @@ def naming(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def upright(path: Path) -> Iterator[Image.Image]:
+    """A picture turned as its EXIF data say, decoded; what cannot be is named."""
+    with naming(path), Image.open(path) as picture:
+        turned = ImageOps.exif_transpose(picture)
+        turned.load()
+    with naming(path):
+        yield turned
+
+
 def check_header(path: Path) -> None:
     """Check that a file begins like an image, and the checksums of a PNG: 0.1 ms, where decoding takes 1 ms."""
     with naming(path), Image.open(path) as picture:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gen.datamodules.base import Batch, ImageDataModule, Split, as_is
-from lightning_gen.datamodules.image_folder import as_8_bit, find_pictures, naming
+from lightning_gen.datamodules.image_folder import as_8_bit, find_pictures, upright
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -41,18 +41,16 @@ def read_pair(pair: Pair) -> tuple[Image.Image, Image.Image]:
     Raises:
         DataError: if a file cannot be read, cannot be cut in two, or the two are of different sizes; it is named.
     """
-    with naming(pair.a):
-        a = Image.open(pair.a)
-        a.load()
+    with upright(pair.a) as a:
+        pass
     if pair.a == pair.b:
         if a.width % 2:
             raise DataError(
                 f"{pair.a} is {a.width} pixels wide, an odd number; expected two pictures of equal width side by side."
             )
         return a.crop((0, 0, a.width // 2, a.height)), a.crop((a.width // 2, 0, a.width, a.height))
-    with naming(pair.b):
-        b = Image.open(pair.b)
-        b.load()
+    with upright(pair.b) as b:
+        pass
     if a.size != b.size:
         raise DataError(f"{pair.a} has {a.width} x {a.height} pixels and its partner {pair.b} {b.width} x {b.height}.")
     return a, b
@@ -125,7 +123,7 @@ class Inputs(Dataset[Batch]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Batch:
-        with naming(self.paths[index]), Image.open(self.paths[index]) as picture:
+        with upright(self.paths[index]) as picture:
             return {"source": pixels(picture, self.channels).float().div_(255)}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:

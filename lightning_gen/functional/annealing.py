@@ -22,6 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_gen.errors import DataError
+
 LogLikelihood = Callable[[Tensor], Tensor]
 """Log p(x|z) in nats of each image under latent variables of its own, `(L, N, J) -> (L, N)`."""
 
@@ -52,9 +54,14 @@ def sigmoid_schedule(num_steps: int) -> Tensor:
     Returns:
         `(T + 1,)`, float64.
 
+    Raises:
+        DataError: if there is no step.
+
     >>> sigmoid_schedule(2)
     tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
     """
+    if num_steps < 1:
+        raise DataError(f"num_steps is {num_steps}; expected at least 1.")
     values = torch.linspace(-4, 4, num_steps + 1, dtype=torch.float64).sigmoid()
     return (values - values[0]) / (values[-1] - values[0])
 

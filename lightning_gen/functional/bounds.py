@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_gen.errors import DataError
 from lightning_gen.functional.precision import widen
 
 
@@ -59,10 +60,15 @@ def bernoulli_entropy(probabilities: Tensor) -> Tensor:
     Returns:
         Nats, `(...)`.
 
+    Raises:
+        DataError: if one is no probability.
+
     >>> bernoulli_entropy(torch.tensor([[[0.0, 0.5, 1.0]]])) / math.log(2)
     tensor(1.)
     """
     z = widen(probabilities)
+    if ((z < 0) | (z > 1)).any():
+        raise DataError(f"Probabilities lie in [{z.min().item():g}, {z.max().item():g}]; expected [0, 1].")
     return -(torch.xlogy(z, z) + torch.xlogy(1 - z, 1 - z)).flatten(-3).sum(-1)
 
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from lightning_gen.errors import DataError
+
 
 class LabelScores(NamedTuple):
     """The three scores of Long et al. 2015, section 5, each from 0 to 1."""
@@ -42,10 +44,15 @@ def label_scores(confusion: Tensor) -> LabelScores:
     Args:
         confusion: as `label_confusion` counts it.
 
+    Raises:
+        DataError: if a count is negative, or all are 0.
+
     >>> import torch
     >>> label_scores(torch.tensor([[3.0, 1.0], [2.0, 2.0]]))
     LabelScores(pixel_accuracy=tensor(0.6250), class_accuracy=tensor(0.6250), iou=tensor(0.4500))
     """
+    if not (confusion.sum() > 0 and confusion.min() >= 0):
+        raise DataError("A confusion holds how often each label was read as each; expected counts, not all of them 0.")
     right, true, read = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     there = true > 0
     accuracy, overlap = right / true, right / (true + read - right)

@@ -28,7 +28,7 @@ def stroke_thickness(images: Tensor) -> Tensor:
     across = (around[:, 1:-1, 2:] - around[:, 1:-1, :-2]) / 2
     down = (around[:, 2:, 1:-1] - around[:, :-2, 1:-1]) / 2
     outline = (across.square() + down.square()).sqrt().sum((1, 2))
-    return 2 * images.sum((1, 2)) / outline.clamp(min=1e-12)
+    return 2 * images.sum((1, 2)) / outline.clamp(min=max(1e-12, torch.finfo(images.dtype).tiny))
 
 
 def stroke_slant(images: Tensor) -> Tensor:
@@ -44,11 +44,12 @@ def stroke_slant(images: Tensor) -> Tensor:
     >>> round(stroke_slant(leaning).item(), 3)
     1.0
     """
-    mass = images.sum((1, 2)).clamp(min=1e-12)[:, None]
+    tiny = max(1e-12, torch.finfo(images.dtype).tiny)  # 1e-12 is 0 in half precision.
+    mass = images.sum((1, 2)).clamp(min=tiny)[:, None]
     rows, columns = (torch.arange(size, dtype=images.dtype, device=images.device) for size in images.shape[1:])
     by_row, by_column = images.sum(2) / mass, images.sum(1) / mass
     down = rows - (by_row * rows).sum(1, keepdim=True)
     across = columns - (by_column * columns).sum(1, keepdim=True)
     variance = (by_row * down.square()).sum(1)
     covariance = torch.einsum("nhw,nh,nw->n", images, down, across) / mass.squeeze(1)
-    return -covariance / variance.clamp(min=1e-12)
+    return -covariance / variance.clamp(min=tiny)

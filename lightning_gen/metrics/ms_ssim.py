@@ -50,8 +50,11 @@ class MSSSIM(SampleMetric):
                 "MSSSIM compares samples of the same label, and got none; leave it out for a model that is not sampled "
                 "under labels."
             )
+        labels = batch["label"].to(images.device)
+        if labels.shape != images.shape[:1]:
+            raise DataError(f"MSSSIM got labels of shape {tuple(labels.shape)} for {len(images)} samples.")
         self.generated.append(images.detach())
-        self.generated_labels.append(batch["label"].to(images.device))
+        self.generated_labels.append(labels)
 
     def compute(self) -> Tensor:
         images, labels = self._rows("generated"), dim_zero_cat(self.generated_labels)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -239,6 +240,7 @@ def test_recomputing_gives_the_same_gradient_from_less() -> None:
     assert recomputed.memory(images) < kept.memory(images) / 2
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="PyTorch 2.11's Dynamo breaks off inside itself on Python 3.10")
 def test_compiled_step_is_one_graph_and_the_same_numbers() -> None:
     """Traced without a break; what a compiler makes of the graph is its own affair."""
     model, images = make(), binary(3)
