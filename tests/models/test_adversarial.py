@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lightning_gen._lightning import pl
 from lightning_gen.errors import ConditionError
 from lightning_gen.models import AdversarialModule
+from lightning_gen.models.base import Condition
 from tests.digits import quiet_trainer
 
 
@@ -36,6 +37,9 @@ class Duel(AdversarialModule):
             self.step((optimizer_b, -(self.a * self.b * batch).mean()))
         assert self.a.grad is None or self.accumulate_grad_batches > 1
         self.seen.append((self.a.item(), self.b.item()))
+
+    def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
+        return self.a.expand(num_samples, 1, 1, 1)
 
 
 def fit(model: Duel, batches: list[float], **arguments: Any) -> list[tuple[float, float]]:
