@@ -71,6 +71,8 @@ def test_a_run_killed_within_an_epoch_goes_on_with_the_next_batch(batch: str, tm
     run(tmp_path / "killed", str(last), 0, place=True)
     straight, resumed = (torch.load(tmp_path / name / "end.pt", weights_only=True) for name in ("straight", "killed"))
     assert_bit_equal(straight, resumed)
+    if batches == "0":
+        return  # Where an epoch begins there is no place to lose.
 
     del loop["state_dict"]["combined_loader"]
     torch.save(checkpoint, last)
