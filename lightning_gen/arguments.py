@@ -22,7 +22,7 @@ from lightning_gen.errors import DataError, LightningGenError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-SIZE = re.compile(r"(^|_)(size|sizes|dim|channels|units|pieces|shape)$|^every_n_")
+SIZE = re.compile(r"(^|_)(?<!val_)(size|sizes|dim|channels|units|pieces|shape)$|^every_n_")
 STATED = re.compile(r"^    +(\w+):(?:(?!\n +\w+:)[^`])*?`\(([^`]*)\)`", re.MULTILINE)
 SIGNED = ("seed", "classes", "labels")  # Labels are checked against the data.
 REFUSED = (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError, MemoryError)
@@ -100,7 +100,7 @@ def check_types(name: str, kinds: Mapping[str, Any], given: Mapping[str, Any]) -
             raise DataError(f"{name} got {key}={described(value)}; expected {readable(kinds[key])}.")
 
 
-def check_settings(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def check_settings(name: str, kinds: Mapping[str, Any], given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Refuse settings of a constructor that are negative, sizes of 0, and shapes of another length."""
     for key, value in given.items():
         is_size = SIZE.search(key) and 0 not in numbers_in(defaults.get(key)) and not isinstance(value, float)
@@ -108,12 +108,16 @@ def check_settings(name: str, given: Mapping[str, Any], defaults: Mapping[str, A
         if key not in SIGNED and any(number < least for number in numbers_in(value)):
             raise DataError(f"{name} got {key}={described(value)}; expected no number below {least}.")
         form = {"image_shape": "(channels, height, width)", "video_shape": "(channels, frames, height, width)"}.get(key)
-        if form and len(value) not in (form.count(",") + 1, len(defaults.get(key, ()))):
+        if form is None or kinds[key] != tuple[int, ...]:
+            continue
+        if len(value) not in (form.count(",") + 1, len(list(numbers_in(defaults.get(key))))):
             raise DataError(f"{name} got {key}={described(value)}; expected {form}.")
 
 
 def readable(kind: Any) -> str:
-    """A type as it stands in a signature."""
+    """A type as it stands in a signature, choices as they are typed."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
     return kind.__name__ if inspect.isclass(kind) and not get_args(kind) else str(kind).replace("typing.", "")
 
 
@@ -190,9 +194,9 @@ class Checked(ABCMeta):
             with refusing(cls.__name__, given):
                 made = ABCMeta.__call__(cls, *args, **kwargs)  # Not super(): Lightning looks for __class__ in callers.
         except Refused:  # A constructor's own words are better than ours, and ours than PyTorch's.
-            check_settings(cls.__name__, given, defaults)
+            check_settings(cls.__name__, kinds, given, defaults)
             raise
-        check_settings(cls.__name__, given, defaults)
+        check_settings(cls.__name__, kinds, given, defaults)
         return made
 
     @property

@@ -45,7 +45,7 @@ class FakeDataModule(ImageDataModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 28, 28),
+        image_shape: tuple[int, int, int] | tuple[int, int, int, int] = (1, 28, 28),
         keys: Sequence[str] = ("image", "label"),
         num_classes: int = 10,
         num_samples: int = 64,

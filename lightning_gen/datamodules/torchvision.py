@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 from PIL import Image
@@ -142,10 +142,6 @@ class TorchvisionDataModule(ImageDataModule):
         category: str = "bedroom",
     ) -> None:
         super().__init__(root, batch_size, num_workers, classes=classes)
-        if name not in SETS:
-            raise DataError(f"name is {name!r}; the sets are {', '.join(get_args(Name))}.")
-        if image_size < 1 or val_size < 0:
-            raise DataError(f"image_size={image_size}, val_size={val_size}; expected a side in pixels, and a number.")
         self.name = name
         self.image_size = image_size
         self.val_size = val_size

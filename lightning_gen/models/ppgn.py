@@ -164,8 +164,6 @@ class PPGN(DGNAM):
         gradient_clip_val: float | None = None,
         accumulate_grad_batches: int = 1,
     ) -> None:
-        if variant not in EPSILONS:
-            raise DataError(f"variant is {variant!r}; expected one of {', '.join(EPSILONS)}.")
         super().__init__(
             image_shape=image_shape,
             encoder=encoder,

@@ -166,7 +166,7 @@ def test_missing_sets_name_folder_and_remedy(tmp_path, name, remedy):
 
 
 def test_wrong_arguments(svhn):
-    with pytest.raises(DataError, match="name is 'cifar'; the sets are svhn, stl10"):
+    with pytest.raises(DataError, match="name='cifar'; expected one of svhn, stl10, celeba"):
         TorchvisionDataModule("cifar")
     with pytest.raises(DataError, match="image_size=0"):
         TorchvisionDataModule("svhn", 0)

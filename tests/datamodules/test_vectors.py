@@ -88,5 +88,5 @@ def test_missing_cut_and_unknown_sets(made):
     np.savetxt(made / "uci" / "web_train.txt", np.zeros((3, 300)), fmt="%d")
     with pytest.raises(DataError, match="holds 3 vectors; the published split has 14000"):
         VectorDataModule("web", made).setup()
-    with pytest.raises(DataError, match="name is 'iris'; the binary sets are adult, connect4"):
+    with pytest.raises(DataError, match="name='iris'; expected one of adult, connect4"):
         VectorDataModule("iris")
