@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gen.errors import ConditionError, DataError
+from lightning_gen.errors import ConditionError
 from lightning_gen.functional.chains import langevin_step, linear_schedule, scaled_step
 from lightning_gen.models.base import Condition
 from lightning_gen.models.dgn_am import DGNAM, Steering, Watch, squared_error
