@@ -147,18 +147,20 @@ def test_pixels_outside_a_hole_are_untouched(variant: Any) -> None:
     assert not torch.equal(completed[hole() == 1], images[hole() == 1])
 
 
-def test_the_surroundings_of_a_hole_pull_on_the_code_and_its_inside_does_not() -> None:
-    settings: dict[str, Any] = {"num_steps": 1, "sampler": "equation", "epsilons": (0.0, 0.0, 0.0)}
+@pytest.mark.parametrize("plugged_in", [False, True])
+def test_the_surroundings_of_a_hole_pull_on_the_code_and_the_encoder_sees_the_composite(plugged_in: bool) -> None:
+    settings: dict[str, Any] = {"num_steps": 1, "sampler": "equation", "epsilons": (0.3, 0.0, 0.0)}
     model = ready(**settings, context_weight=1e-6).double()
     images = held_out_digits()[:2].double()
-    condition = {"label": LABELS, "image": images, "mask": hole()}
+    condition = {"label": LABELS % 5, "image": images, "mask": hole()}
     codes: list[Tensor] = []
     model.generator.register_forward_pre_hook(lambda _module, inputs: codes.append(inputs[0].detach()))
-    model.sample(2, condition)
+    model.sample(2, condition, network=Linear().double().eval() if plugged_in else None)
     h = codes[0].requires_grad_()
     context = -0.5 * (255 * (1 - hole()) * (images - model.generate(h))).square().sum()
     gradient = torch.autograd.grad(context, h)[0]
-    wanted = torch.minimum((h + 1e-6 * gradient).clamp(min=0), model.code_bounds)
+    prior = model.encode(torch.where(hole() > 0, model.generate(h), images)) - h
+    wanted = torch.minimum((h + 0.3 * prior + 1e-6 * gradient).clamp(min=0), model.code_bounds)
     torch.testing.assert_close(codes[1], wanted.detach())
 
 
