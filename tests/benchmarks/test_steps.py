@@ -308,7 +308,7 @@ def vgan_by_hand(model: VGAN, loader: Any) -> float:
     real, generated = torch.zeros(8, dtype=torch.int64), torch.ones(8, dtype=torch.int64)
     start = time.perf_counter()
     for batch in loader:
-        foreground, mask, background = generator(torch.randn(8, 100))
+        foreground, mask, background = generator(torch.randn(8, 32))
         fake = mask * foreground + (1 - mask) * background[:, :, None]
         loss_d = F.cross_entropy(discriminator(2 * batch["video"] - 1), real)
         loss_d = loss_d + F.cross_entropy(discriminator(fake.detach()), generated)
@@ -349,14 +349,14 @@ def vgan_by_hand(model: VGAN, loader: Any) -> float:
             char_cnn_rnn_by_hand,
         ),
         (
-            lambda: Captioner((3, 32, 32), WORDS, 16, 32, 32, 32),
+            lambda: Captioner((3, 32, 32), WORDS, 16, 64, 32, 96),
             captioner_by_hand,
         ),
         (AttributeClassifier, attribute_classifier_by_hand),
         (ImprovedGAN, improved_gan_by_hand),
         (lambda: Pix2Pix((1, 32, 32), num_levels=5, base_channels=16, patch_size=16), pix2pix_by_hand),
         (lambda: LAPGAN((1, 28, 28), hidden_sizes=(400, 400), channels=(8, 4)), lapgan_by_hand),
-        (lambda: VGAN((3, 8, 16, 16), base_channels=8), vgan_by_hand),
+        (lambda: VGAN((3, 16, 32, 32), latent_dim=32, base_channels=16, discriminator_channels=8), vgan_by_hand),
     ],
     ids=[
         "vae",
@@ -386,7 +386,7 @@ def test_step_over_the_bare_loop(
     if isinstance(model, Pix2Pix):  # Batches of four, as in its recipe.
         batch = {"image": torch.rand(4, 1, 32, 32), "source": torch.rand(4, 1, 32, 32)}
     if isinstance(model, VGAN):
-        batch = {"video": torch.rand(8, 3, 8, 16, 16)}
+        batch = {"video": torch.rand(8, 3, 16, 32, 32)}
     if isinstance(model, VPN):
         batch = {"video": torch.rand(2, *model.video_shape)}
     if isinstance(model, GANINTCLS):

@@ -105,6 +105,17 @@ def test_pauses(below: float, above: float | None, moves: str) -> None:
     assert "".join(key for key in "dg" if not torch.equal(before[key], after[key])) == moves
 
 
+def test_the_discriminators_loss_is_a_sum_not_a_mean() -> None:
+    """-log D(x) - log(1 - D(G(h))): the pauses compare it with -log D(G(h))."""
+    model, logits = ready(), []
+    model.discriminator.register_forward_hook(lambda _module, _inputs, output: logits.append(output.detach()))
+    trainer = quiet_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    trainer.fit(model, DigitsDataModule(batch_size=8))
+    fake, real = logits[:2]
+    loss = nn.functional.softplus(fake).mean() + nn.functional.softplus(-real).mean()
+    torch.testing.assert_close(trainer.callback_metrics["train/loss_d"], loss)
+
+
 def test_codes_are_bounded_by_three_deviations() -> None:
     model = ready()
     codes = DigitFeatures()(held_out_digits()).features

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import ConditionError, DataError
@@ -229,7 +230,11 @@ def test_joint_is_trained_with_noise_at_three_places_and_the_others_without() ->
     model.noise_like = silent  # type: ignore[method-assign]
     torch.testing.assert_close(model.corrupt(images, codes), codes)
     assert places == [(1, 28, 28), (64, 4, 4), (96,)]
-    assert list(model.errors(images, images, codes, maps)) == ["image_error", "feature_error", "code_error"]
+    fake = held_out_digits()[4:8]
+    errors = model.errors(fake, images, codes, maps)
+    assert list(errors) == ["image_error", "feature_error", "code_error"]
+    apart = (model.encode(fake) - codes).square().sum(1).mean()
+    torch.testing.assert_close(errors["code_error"], model.hparams["code_weight"] * apart)
     plain = ready("noiseless")
     assert plain.corrupt(images, codes) is codes
     assert list(plain.errors(images, images, codes, maps)) == ["image_error", "feature_error"]
@@ -270,6 +275,20 @@ def test_bad_holes_are_named(change: dict[str, Any], message: str) -> None:
 def test_an_unknown_variant_is_named() -> None:
     with pytest.raises(DataError, match="expected one of x, dgn_am, h, joint, noiseless"):
         PPGN(variant="y", **TINY)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("variant", ["x", "h"])
+def test_denoisers_see_noise_of_the_stated_size(variant: Any) -> None:
+    """In units of the range for images, of each unit's own deviation for codes."""
+    model, given = ready(variant, denoiser_noise=0.3), []
+    model.noise_like = torch.ones_like  # type: ignore[method-assign]
+    model.denoiser.register_forward_pre_hook(lambda _module, inputs: given.append(inputs[0]))
+    quiet_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(
+        model, DataLoader([{"image": image} for image in held_out_digits()[:4]], batch_size=4)
+    )
+    clean = held_out_digits()[:4]
+    wanted = clean + 0.3 if variant == "x" else model.encode(clean) + 0.3 * model.code_std
+    torch.testing.assert_close(given[0], wanted)
 
 
 @pytest.mark.parametrize("variant", ["x", "h"])
