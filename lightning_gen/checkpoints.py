@@ -121,8 +121,12 @@ def load_data(path: str | Path, root: str | None = None) -> LightningDataModule:
         root: folder of the data, if it is no longer where it was.
 
     Raises:
-        CheckpointError: if the checkpoint names no data module that can be trusted.
+        CheckpointError: if the checkpoint names no data module that can be trusted, or one that reads no folder.
     """
     config = module_config(read_checkpoint(path), "datamodule_hyper_parameters", LightningDataModule)
-    given = config["init_args"] | ({} if root is None else {"root": root})
-    return resolve_class(config["class_path"], LightningDataModule)(**given)
+    kind = resolve_class(config["class_path"], LightningDataModule)
+    if root is not None and "root" not in inspect.signature(kind).parameters:
+        raise CheckpointError(
+            f"root is {root}, and {kind.__name__}, on which {path} was trained, reads no folder; leave it out."
+        )
+    return kind(**config["init_args"] | ({} if root is None else {"root": root}))

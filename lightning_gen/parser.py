@@ -85,5 +85,7 @@ def run_function(name: str, function: Callable[..., None], options: list[str]) -
         parser.add_argument(key, type=str, metavar=key.upper(), nargs="+", help=described.get(key))
     parser.add_function_arguments(function, as_group=False, skip={*single, *several})
     given = dict(parser.instantiate(parser.parse_args(options)))
+    if not -(2**63) <= given.get("seed", 0) < 2**63:
+        raise LightningGenError(f"--seed is {given['seed']}; expected a whole number of 64 bits.")
     positional = [given.pop(key) for key in single] + [value for key in several for value in given.pop(key)]
     function(*positional, **given)

@@ -1,5 +1,6 @@
 """The linear probe of a discriminator."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -78,3 +79,14 @@ def test_without_scikit_learn_the_extra_is_named(dcgan_checkpoint, monkeypatch, 
 def test_models_without_a_discriminator_are_named(checkpoint, capsys):
     pytest.importorskip("sklearn")
     assert "VAE has no discriminator" in one_line_error(capsys, "probe", "--ckpt_path", str(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--root", "elsewhere"), "FakeDataModule, on which .* was trained, reads no folder; leave it out"),
+        (("--seed", "99999999999999999999"), "--seed is 99999999999999999999; expected a whole number of 64 bits"),
+    ],
+)
+def test_options_that_mean_nothing_are_named(options: tuple[str, str], message: str, checkpoint, capsys) -> None:
+    assert re.search(message, one_line_error(capsys, "retrieve", "--ckpt_path", str(checkpoint), *options))
