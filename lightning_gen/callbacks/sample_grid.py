@@ -95,7 +95,7 @@ class SampleGrid(PictureCallback):
     def draw(self, trainer: Trainer, pl_module: GenerativeModule) -> Tensor | tuple[Tensor, list[Tensor]]:
         generator = torch.Generator(pl_module.device).manual_seed(self.seed)
         images, kept = self.sample(trainer, pl_module, self.num_samples, 0, generator)
-        if pl_module.data_key == "image":
+        if pl_module.data_key != "video":  # Points are drawn, too.
             return image_grid(images, self.num_columns)
         given = pl_module.context_frames
         real = kept["video"] if given and kept is not None else None

@@ -1,13 +1,16 @@
 """Exact tests of the conditional keypoint generator, and a real training."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from lightning_gen.callbacks import SampleGrid
 from lightning_gen.datamodules import PlacedDigitsDataModule
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.mmd import median_bandwidth, mmd2
@@ -131,6 +134,15 @@ def test_a_step_is_the_plain_game(joint: bool) -> None:
     assert not torch.equal(drawn, keypoints)
     log_d, log_not = (lambda x: x.sigmoid().log().mean().item()), (lambda x: (1 - x.sigmoid()).log().mean().item())
     assert losses == pytest.approx([-log_d(real) - log_not(fake), -log_d(fake)])
+
+
+def test_samples_are_drawn_as_points(tmp_path: Path) -> None:
+    model = KeypointGAN(5, **BAG, base_channels=2, discriminator_channels=2, latent_dim=3)
+    settings: dict[str, Any] = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1}
+    trainer = quiet_trainer(default_root_dir=tmp_path, callbacks=[SampleGrid(4, num_columns=2)], **settings)
+    trainer.fit(model, datamodule=PlacedDigitsDataModule(batch_size=8))
+    (picture,) = tmp_path.rglob("epoch=0000.png")
+    assert Image.open(picture).size == (2 * 32 + 3 * 2,) * 2
 
 
 def test_learns_where_parts_are() -> None:
