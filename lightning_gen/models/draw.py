@@ -73,10 +73,13 @@ class Attention(nn.Module):
             )
         self.size = size
         self.linear = nn.Linear(hidden_size, len(Window._fields))
+        # At first filters are as wide as half their stride, and leave no gaps to hide strokes in.
+        stride = (max(self.height, self.width) - 1) / (size - 1)
+        nn.init.constant_(self.linear.bias[2], 2 * math.log(stride / 2))  # log sigma^2
 
     def forward(self, hidden: Tensor) -> Window:
         """The window of each state, `(N, hidden_size) -> (N,)` each; h = 0 and W = 0 span the image exactly."""
-        x, y, log_var, log_stride, log_intensity = self.linear(hidden).unbind(-1)  # equation 21
+        x, y, log_var, log_stride, log_intensity = widen(self.linear(hidden)).unbind(-1)  # equation 21
         centre_x, centre_y = (self.width + 1) / 2 * (x + 1), (self.height + 1) / 2 * (y + 1)
         stride = (max(self.height, self.width) - 1) / (self.size - 1) * log_stride.exp()  # equations 22 to 24
         return Window(centre_x, centre_y, stride, log_var, log_intensity)

@@ -7,7 +7,6 @@ gives the label. Trained on its cross-entropy. See configs/draw/README.md.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -54,9 +53,6 @@ class DRAWClassifier(ImageModule):
         self.num_classes = num_classes
         self.num_glimpses = num_glimpses
         self.reader = Attention(hidden_size, self.image_shape, read_size)
-        # At first the window spans the image: filters as wide as half their stride leave no gaps to hide strokes in.
-        stride = (max(self.image_shape[1:]) - 1) / (read_size - 1)
-        nn.init.constant_(self.reader.linear.bias[2], 2 * math.log(stride / 2))  # log sigma^2
         self.encoder = nn.LSTMCell(self.image_shape[0] * read_size**2, hidden_size)
         self.output = nn.Linear(hidden_size, num_classes)
         self.hidden = nn.Parameter(torch.zeros(hidden_size))  # h_0, which places the first window

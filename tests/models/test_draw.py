@@ -47,6 +47,17 @@ def test_window_of_zeros_spans_the_longer_side(height: int, width: int) -> None:
         torch.testing.assert_close(box[:4], torch.tensor([0.5 / 28, 0.5 / 28, longer, longer]))
 
 
+@pytest.mark.parametrize(("width", "size"), [(28, 2), (28, 5), (100, 12)])
+def test_the_first_window_misses_no_pixel(width: int, size: int) -> None:
+    """All filters together weigh every column and row of the image about alike, also with 27 pixels between them."""
+    attention = Attention(3, (1, width, width), size)
+    nn.init.zeros_(attention.linear.weight)
+    attention.linear.bias.data[[0, 1, 3, 4]] = 0
+    for filters in attention.filters(attention(torch.zeros(1, 3))):
+        share = filters[0].mean(0) * width  # (width,), of filters that sum to one each
+        assert share.min() > 0.8
+
+
 def test_window_parameters_by_the_formula() -> None:
     """Equations 21 to 24 on numbers worked by hand: A = 9 wide, B = 5 high, N = 3."""
     attention = Attention(1, (1, 5, 9), 3)
