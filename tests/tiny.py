@@ -61,7 +61,7 @@ TINY: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # model: a reci
     ),
     "ImprovedGAN": ("improved_gan/digits", {"num_labels": 100}, {}),
     "KeypointGAN": ("keypoint_gan/digits", {**SMALL}, {}),
-    "LAPGAN": ("lapgan/digits", {"hidden_sizes": (20, 20), "channels": (4, 2), "parzen_samples": None}, {}),
+    "LAPGAN": ("lapgan/digits", {"hidden_sizes": (20, 20), "channels": (4, 2), "parzen_samples": 0}, {}),
     "LabelReader": ("pix2pix/digits", {"palette": BLACK_AND_WHITE, "base_channels": 4}, {}),
     "MultiScalePixelRNN": ("pixel_rnn/digits", {"variant": "pixelcnn", "num_layers": 1, "hidden_size": 4}, {}),
     "NADE": ("nade/digits", {"hidden_size": 16}, {}),

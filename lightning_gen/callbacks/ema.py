@@ -93,6 +93,8 @@ class EMA(Callback, metaclass=Checked):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the averages in the module, for `test`, `predict` and whoever trained it."""
+        if not self._weights:
+            self.on_train_start(trainer, pl_module)  # A run that was at its end already: nothing was trained.
         state = pl_module.state_dict()
         self._weights = {name: state[name] for name in self._weights}  # Now on the CPU.
         self._swap()

@@ -241,16 +241,25 @@ def median_bandwidth(x: Tensor, y: Tensor) -> float:
         y: `(M, ...)`, likewise.
 
     Raises:
-        DataError: if it is 0, as half of the points are equal.
+        DataError: if it is 0, as half of the points are equal, or if a point is not finite.
 
     >>> median_bandwidth(torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0]]))
     1.0
     """
-    squared = torch.pdist(torch.cat([x[:1000].flatten(1), y[:1000].flatten(1)]).double()).square()
-    median = squared.median().item()
+    points = torch.cat([x[:1000].flatten(1), y[:1000].flatten(1)]).double()
+    _refuse_non_finite(points)
+    median = torch.pdist(points).square().median().item()
     if not median > 0:
         raise DataError("The median distance between the points is 0: most are equal. Give the bandwidths as numbers.")
     return median
+
+
+def _refuse_non_finite(points: Tensor) -> None:
+    if not (finite := points.isfinite().flatten(1).all(1)).all():
+        raise DataError(
+            f"{(~finite).sum()} of {len(points)} points are not finite, such as the codes of an encoder whose training "
+            "has broken down."
+        )
 
 
 # The two-sample test --------------------------------------------------------------------------------------------
@@ -287,7 +296,7 @@ def two_sample_test(
         The statistic, the p-value in [1 / (num_permutations + 1), 1], and the ratio.
 
     Raises:
-        DataError: as `mmd2`.
+        DataError: as `mmd2`, or if a point is not finite.
 
     >>> draws = torch.Generator().manual_seed(0)
     >>> x, y = torch.randn(2, 100, 3, generator=draws)
@@ -298,6 +307,7 @@ def two_sample_test(
     """
     x, y, kernel = _check(x, y, kernel, least=2)
     points = torch.cat([x, y]).double()
+    _refuse_non_finite(points)
     n, m = len(x), len(y)
     weights = points.new_full((n + m,), -1 / m)
     weights[:n] = 1 / n

@@ -110,6 +110,11 @@ class CaptionedModule(GenerativeModule):
                 )
                 raise DataError(f"The batch holds {sorted(batch)}; {type(self).__name__} needs {key!r}: {remedy}.")
             self.check_text(batch[key], key, DataError)
+            if len(batch[key]) != (number := len(batch[self.data_key])):
+                raise DataError(
+                    f"The batch holds {number} of {self.data_key!r} and {len(batch[key])} of {key!r}; "
+                    f"{type(self).__name__} needs as many, a text or a list of texts for each."
+                )
 
     def check_condition(
         self, condition: Condition | None, num_samples: int, generator: torch.Generator | None = None

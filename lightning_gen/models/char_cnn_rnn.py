@@ -226,7 +226,7 @@ class CharCNNRNN(ImageModule):
                 "CharCNNRNN learns beside the features of images, and has no network for them; give --model.extractor "
                 "and --model.extractor_args, such as AttributeFeatures and its ckpt_path."
             )
-        extractor: Any = make_frozen(self.hparams["extractor"], self.hparams["extractor_args"] or {})
+        extractor: Any = make_frozen(self.hparams["extractor"], self.hparams["extractor_args"] or {}, "extractor")
         if (width := extractor.num_features) != self.hparams["text_dim"]:
             raise DataError(f"The images have {width} features; give --model.text_dim {width}, which must be alike.")
         self._extractor = (extractor.to(self.device),)

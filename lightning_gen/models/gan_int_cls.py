@@ -229,7 +229,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         accumulate_grad_batches: see `AdversarialModule`.
 
     Raises:
-        DataError: if there are no networks for such images.
+        DataError: if there are no networks for such images, or a `cls_weight` is no share.
         CheckpointError: if the encoder cannot be had.
     """
 
@@ -261,6 +261,8 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
+        if not 0 <= cls_weight <= 1:
+            raise DataError(f"cls_weight is {cls_weight}; expected a share of the discriminator's loss, in [0, 1].")
         self.image_shape = image_shape = tuple(image_shape)
         self.num_captions = num_captions
         self.latent_dim = latent_dim

@@ -33,9 +33,10 @@ Variant = Literal["pixelcnn", "row_lstm", "diagonal_bilstm"]
 
 
 def check_levels(model: str, levels: int, images: Tensor, error: type[DataError] | type[ConditionError]) -> None:
-    """Refuse values that are no k / (levels - 1)."""
+    """Refuse values that are no k / (levels - 1), k = 0..levels - 1."""
     scaled = images.double() * (levels - 1)
-    off = (scaled - scaled.round()).abs() > 1e-3
+    nearest = scaled.round().clamp(0, levels - 1)
+    off = ~((scaled - nearest).abs() <= 1e-3)  # Also NaN.
     if off.any():
         raise error(
             f"{model} with levels={levels} scores pixels k/{levels - 1} and got {images[off][0].item():.6g}, which is "

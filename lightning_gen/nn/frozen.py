@@ -82,22 +82,23 @@ def read_layers(network: nn.Module, images: Tensor, layers: Sequence[str]) -> li
     return [ends[layer] if layer in ends else torch.cat(found[layer]) for layer in layers]
 
 
-def make_frozen(class_path: str, args: Mapping[str, Any]) -> nn.Module:
+def make_frozen(class_path: str, args: Mapping[str, Any], option: str = "encoder") -> nn.Module:
     """A network by its class path, frozen and in eval mode.
 
     Args:
         class_path: of a module, ours or already imported.
         args: of its constructor.
+        option: the user's option that names the class, for messages.
 
     Raises:
         CheckpointError: if the class is not there, or not to be trusted, or does not take the arguments.
     """
-    found: Any = resolve_class(class_path, nn.Module, "The option encoder")
+    found: Any = resolve_class(class_path, nn.Module, f"The option {option}")
     with torch.random.fork_rng(devices=[]):  # Weights to be replaced cost no draws of the training's stream.
         try:
             network: nn.Module = found(**args)
         except TypeError as error:
-            raise CheckpointError(f"{class_path} was given encoder_args={dict(args)}: {error}.") from error
+            raise CheckpointError(f"{class_path} was given {option}_args={dict(args)}: {error}.") from error
     return network.requires_grad_(False).eval()
 
 

@@ -191,7 +191,7 @@ SETTINGS = {
     "GMMN": Setting(lambda n, **a: GMMN((1, n, n), **a), 28, 1000, {"hidden_sizes": (32, 128, 128, 512)}, "1"),
     "VGAN": Setting(
         lambda n, **a: VGAN((3, 32, n, n), **a),
-        *(64, 64, HALF_CHANNELS, "1, for all frames", (16, 32, 64, 128)),
+        *(64, 64, {"base_channels": 32, "discriminator_channels": 32}, "1, for all frames", (16, 32, 64, 128)),
         least=2,
     ),
     "VGANAutoencoder": Setting(

@@ -102,6 +102,14 @@ def test_a_checkpoint_loads_what_was_scored_and_resumes_what_was_trained(tmp_pat
     assert resumed_figures == figures, "the figures of the first epochs came with the checkpoint"
     assert_bit_equal(trainer.lightning_module.state_dict(), resumed_trainer.lightning_module.state_dict())
 
+    # A run that was at its end already leaves the same as the one that brought it there.
+    ended, _, _ = run(tmp_path / "third", 3, tmp_path / "straight" / "last.ckpt")
+    assert_bit_equal(trainer.lightning_module.state_dict(), ended.lightning_module.state_dict())
+    ended.save_checkpoint(tmp_path / "ended.ckpt")
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("straight/last.ckpt", "ended.ckpt"))
+    assert_bit_equal(one["state_dict"], two["state_dict"])
+    assert_bit_equal(*(end["callbacks"]["EMA"]["training_weights"] for end in (one, two)))
+
     # A checkpoint written while the averages are in the module is no different.
     class SaveInValidation(Callback):
         def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:

@@ -197,6 +197,8 @@ def test_ratio_has_the_spread_of_the_estimate() -> None:
         (lambda x: mmd2(x, x, [math.nan]), r"bandwidths is \[nan\]"),
         (lambda x: RationalQuadratic((-1.0,)), r"alphas is \[-1.0\]"),
         (lambda x: median_bandwidth(x, x), "median distance between the points is 0"),
+        (lambda x: median_bandwidth(x, x.index_fill(0, torch.tensor([1]), math.inf)), "1 of 8 points are not"),
+        (lambda x: two_sample_test(x, x * math.nan, [1.0]), "4 of 8 points are not finite, such as the codes"),
         (lambda x: mmd_ratio(x, x[:3], [1.0]), "got 4 and 3"),
     ],
 )

@@ -337,6 +337,12 @@ def test_step_sizes_are_halved() -> None:
     assert [optimizer.param_groups[0]["lr"] for optimizer in model.trainer.optimizers] == [0.1, 0.1]
 
 
+@pytest.mark.parametrize("weight", [-0.1, 2.0])
+def test_a_weight_that_would_reward_fakes_is_refused(weight: float) -> None:
+    with pytest.raises(DataError, match=rf"cls_weight is {weight}; expected a share"):
+        small(cls_weight=weight)
+
+
 def test_a_batch_of_one_is_refused() -> None:
     with pytest.raises(DataError, match="A batch of one image"):
         fit(small(cls_weight=0.0), batches(1, 1))
@@ -479,6 +485,10 @@ def test_conditions() -> None:
         small().sample(1, {"caption": ["abc"]})
     with pytest.raises(DataError, match=r"needs 'text_embedding': .*--model.encoder_weights"):
         small().check_batch({"image": torch.rand(2, 1, 8, 8)})
+    with pytest.raises(DataError, match=r"holds 2 of 'image' and 3 of 'text_embedding'"):
+        small(cls_weight=0.0).check_batch({"image": torch.rand(2, 1, 8, 8), "text_embedding": torch.rand(3, 5)})
+    with pytest.raises(DataError, match=r"holds 2 of 'image' and 1 of 'caption'"):
+        lettered()[0].check_batch({"image": torch.rand(2, 1, 8, 8), "label": torch.tensor([0, 1]), "caption": ["abc"]})
 
 
 def test_the_encoder_comes_from_its_checkpoint(tmp_path: Path) -> None:

@@ -280,7 +280,10 @@ def test_small_images_of_no_power_of_two_are_refused(small_size: int) -> None:
         ({"image": torch.zeros(2, 1, 8, 8), "mask": torch.ones(2, 1, 4, 8)}, r"'mask'.*\(2, 1, 4, 8\).*\(2, 1, 8, 8\)"),
         ({"image": torch.zeros(2, 1, 8, 7), "mask": torch.ones(2, 1, 8, 8)}, r"'image'.*\(2, 1, 8, 7\)"),
         ({"image": torch.zeros(2, 1, 8, 8), "mask": torch.full((2, 1, 8, 8), 0.5)}, "other values than 0 and 1"),
-        ({"image": torch.full((2, 1, 8, 8), 0.5), "mask": torch.ones(2, 1, 8, 8)}, "got 0.5, which is none"),
+        *(
+            ({"image": torch.full((2, 1, 8, 8), value), "mask": torch.ones(2, 1, 8, 8)}, f"got {value}, which is none")
+            for value in (0.5, 2, -1, float("nan"))
+        ),
     ],
 )
 def test_completions_that_cannot_be_are_refused(condition: dict[str, Tensor], message: str) -> None:
