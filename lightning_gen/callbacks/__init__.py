@@ -3,6 +3,7 @@
 from lightning_gen.callbacks.base import EvaluationCallback, Figure
 from lightning_gen.callbacks.caption_grid import CaptionGrid
 from lightning_gen.callbacks.closing_table import ClosingTable
+from lightning_gen.callbacks.compile import Compile
 from lightning_gen.callbacks.diagnosis import Diagnosis
 from lightning_gen.callbacks.ema import EMA
 from lightning_gen.callbacks.image_writer import ImageWriter
@@ -18,6 +19,7 @@ __all__ = [
     "CaptionGrid",
     "ClosestPairs",
     "ClosingTable",
+    "Compile",
     "Diagnosis",
     "EvaluationCallback",
     "Figure",
