@@ -1,4 +1,4 @@
-"""PixelRNN's samplers against the whole network for each pixel."""
+"""PixelRNN's samplers against the whole network for each pixel, and its training step compiled against plain."""
 
 import statistics
 import time
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen.models import PixelRNN
+from tests.digits import held_out_digits
 
 SIZES = {  # layers, hidden units, how many times as fast at least
     "pixelcnn": (15, 16, 40),
@@ -57,3 +58,26 @@ def test_sampling_against_the_whole_network_for_each_pixel(benchmark: Any, varia
         print(f"\n{variant}, {layers} layers, h = {hidden_size}: {ratio:.0f} times as fast, {milliseconds:.0f} ms")
         assert ratio > least
     benchmark.pedantic(model.sample, (NUM_IMAGES,), rounds=1)
+
+
+@pytest.mark.benchmark(group="training step of PixelRNN")
+def test_compiled_step_against_the_plain_one(benchmark: Any) -> None:
+    """The recipe's PixelCNN and batch of 16; compiling itself is not timed. A ratio to read: compilers differ."""
+    torch.manual_seed(0)
+    images = held_out_digits()[:NUM_IMAGES].round()
+    models = [PixelRNN(variant="pixelcnn", num_layers=15, hidden_size=16) for _ in range(2)]
+    if benchmark.enabled:
+        models[1].net.compile()
+
+    def step(model: PixelRNN) -> None:
+        model.zero_grad()
+        (-model.log_prob(images).mean()).backward()
+
+    for model in models:
+        step(model)
+    if benchmark.enabled:
+        pairs = [tuple(seconds(lambda model=model: step(model)) for model in models) for _ in range(20)]
+        ratio = statistics.median(plain / compiled for plain, compiled in pairs)
+        benchmark.extra_info["ratio"] = ratio
+        print(f"\ncompiled: {ratio:.2f} times as fast")
+    benchmark.pedantic(step, (models[1],), rounds=1)
