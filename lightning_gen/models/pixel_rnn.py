@@ -197,12 +197,11 @@ class PixelRNN(LikelihoodModule):
         residual: add a block's output to its input.
         skip: let every block reach the head.
         optimizer: the paper's RMSProp, or Adam.
-        lr: step size at the start.
-        lr_decay: it is divided by this after every batch.
+        lr: step size.
 
     Raises:
-        DataError: if there are fewer than 2 levels, maps cannot be shared by the colours, or the step size would grow;
-            in `fit`, `validate` and `test`, if pixels are of no level.
+        DataError: if there are fewer than 2 levels, or maps cannot be shared by the colours; in `fit`, `validate` and
+            `test`, if pixels are of no level.
     """
 
     likelihood = "exact"
@@ -220,15 +219,12 @@ class PixelRNN(LikelihoodModule):
         skip: bool = False,
         optimizer: Literal["rmsprop", "adam"] = "rmsprop",
         lr: float = 1e-3,
-        lr_decay: float = 1.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.image_shape = tuple(image_shape)
         if levels < 2:
             raise DataError(f"levels is {levels}; expected 2 for black and white, or more, such as 256 for bytes.")
-        if lr_decay < 1:
-            raise DataError(f"lr_decay is {lr_decay}; expected 1 for a constant step size, or more, such as 1.00007.")
         for size in (hidden_size, head_size):
             colour_of(size, self.image_shape[0])
         self.levels = levels
@@ -332,11 +328,9 @@ class PixelRNN(LikelihoodModule):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         kind = {"rmsprop": torch.optim.RMSprop, "adam": torch.optim.Adam}[self.hparams["optimizer"]]
-        optimizer = kind(self.parameters(), lr=self.hparams["lr"])
-        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 1 / self.hparams["lr_decay"])
-        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+        return kind(self.parameters(), lr=self.hparams["lr"])
 
 
 class MultiScalePixelRNN(PixelRNN):
@@ -358,8 +352,7 @@ class MultiScalePixelRNN(PixelRNN):
         residual: add a block's output to its input.
         skip: let every block reach the head.
         optimizer: the paper's RMSProp, or Adam.
-        lr: step size at the start.
-        lr_decay: it is divided by this after every batch.
+        lr: step size.
 
     Raises:
         DataError: if the sides are of no such ratio, and as for `PixelRNN`.
@@ -378,10 +371,9 @@ class MultiScalePixelRNN(PixelRNN):
         skip: bool = False,
         optimizer: Literal["rmsprop", "adam"] = "rmsprop",
         lr: float = 1e-3,
-        lr_decay: float = 1.0,
     ) -> None:
         super().__init__(
-            image_shape, variant, levels, num_layers, hidden_size, head_size, residual, skip, optimizer, lr, lr_decay
+            image_shape, variant, levels, num_layers, hidden_size, head_size, residual, skip, optimizer, lr
         )
         channels, *sides = self.image_shape
         self.ratio = max(sides) // max(small_size, 1)

@@ -303,19 +303,6 @@ def test_reduced_precision_changes_the_value_little(variant: str) -> None:
     torch.testing.assert_close(narrow, expected, rtol=0.01, atol=0)
 
 
-@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
-def test_step_size_falls_with_every_batch(optimizer: str) -> None:
-    model = PixelRNN((1, 4, 4), "pixelcnn", num_layers=1, optimizer=optimizer, lr=0.1, lr_decay=1.5)
-    trainer = quiet_trainer(max_epochs=2)
-    trainer.fit(model, torch.utils.data.DataLoader(torch.ones(3, 1, 4, 4)))
-    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 / 1.5**6)
-
-
-def test_a_growing_step_size_is_refused() -> None:
-    with pytest.raises(DataError, match=r"lr_decay is 0\.99; expected 1 for a constant step size, or more"):
-        PixelRNN(lr_decay=0.99)
-
-
 def independent_pixels(train: Tensor, images: Tensor) -> float:
     """The baseline: each pixel on its own, at the training set's frequency; nats."""
     return bernoulli_log_prob(images, train.mean(0).clamp(1e-3, 1 - 1e-3).logit()).mean().item()
