@@ -209,7 +209,7 @@ def test_learns_beside_a_classifier(tmp_path: Path) -> None:
     model = CharCNNRNN(
         (3, 32, 32), "rnn_256", (16, 24, 32), 32, extractor, {"ckpt_path": str(path)}, ("digit",), lr=5e-3
     )
-    trainer = quiet_trainer(max_epochs=2, limit_val_batches=0)
+    trainer = quiet_trainer(max_epochs=9, limit_val_batches=0)
     trainer.fit(model, datamodule=data)
     (scores,) = trainer.test(model, data, verbose=False)
     assert scores["test/retrieval"] > 0.15
