@@ -38,10 +38,10 @@ KERNELS: dict[str, Callable[[tuple[float, ...]], Kernel]] = {
 }
 
 
-def linear(num_inputs: int, num_outputs: int) -> nn.Linear:
-    """Weights from N(0, 1 / num_inputs), biases 0."""
+def linear(num_inputs: int, num_outputs: int, init_std: float | None) -> nn.Linear:
+    """A layer with weights from N(0, init_std^2), or from N(0, 1 / num_inputs) if None, and biases of 0."""
     layer = nn.Linear(num_inputs, num_outputs)
-    nn.init.normal_(layer.weight, std=num_inputs**-0.5)
+    nn.init.normal_(layer.weight, std=num_inputs**-0.5 if init_std is None else init_std)
     nn.init.zeros_(layer.bias)
     return layer
 
@@ -49,22 +49,26 @@ def linear(num_inputs: int, num_outputs: int) -> nn.Linear:
 class Generator(nn.Sequential):
     """Rectified layers and a sigmoid for each pixel or number of the code."""
 
-    def __init__(self, latent_dim: int, hidden_sizes: tuple[int, ...], num_outputs: int) -> None:
+    def __init__(
+        self, latent_dim: int, hidden_sizes: tuple[int, ...], num_outputs: int, init_std: float | None
+    ) -> None:
         layers: list[nn.Module] = []
         for before, after in pairwise((latent_dim, *hidden_sizes)):
-            layers += [linear(before, after), nn.ReLU()]
-        super().__init__(*layers, linear(hidden_sizes[-1], num_outputs), nn.Sigmoid())
+            layers += [linear(before, after, init_std), nn.ReLU()]
+        super().__init__(*layers, linear(hidden_sizes[-1], num_outputs, init_std), nn.Sigmoid())
 
 
 class Autoencoder(nn.Module):
     """Sigmoid layers to a code in (0, 1) and back, with dropout on the input of each layer of the encoder."""
 
-    def __init__(self, num_pixels: int, sizes: tuple[int, ...], dropout: tuple[float, ...]) -> None:
+    def __init__(
+        self, num_pixels: int, sizes: tuple[int, ...], dropout: tuple[float, ...], init_std: float | None
+    ) -> None:
         super().__init__()
         self.dropout = dropout
         pairs = list(pairwise((num_pixels, *sizes)))
-        self.encoder = nn.ModuleList(linear(before, after) for before, after in pairs)
-        self.decoder = nn.ModuleList(linear(after, before) for before, after in pairs)  # In the same order.
+        self.encoder = nn.ModuleList(linear(before, after, init_std) for before, after in pairs)
+        self.decoder = nn.ModuleList(linear(after, before, init_std) for before, after in pairs)  # In the same order.
 
     def encode_layer(self, index: int, x: Tensor) -> Tensor:
         """One layer of the encoder; what is not dropped keeps its size, and in evaluation all is scaled down."""
@@ -122,6 +126,8 @@ class GMMN(AdversarialModule):
         lr: step size of the generator.
         momentum: of the generator.
         lr_drop_step: from this update of the generator on, a tenth of lr and of 1 - momentum.
+        init_std: standard deviation of all first weights; 0.1 in the released code. None takes that of each layer as
+            1 / sqrt(number of inputs), what the authors' library had after the release.
         chunk_size: noise vectors that the generator's activations are kept for at a time; the others are computed anew
             in the backward pass. The gradient is the same.
         gradient_clip_val: see `AdversarialModule`; the cap of the paper's autoencoder, far above the gradients of the
@@ -152,6 +158,7 @@ class GMMN(AdversarialModule):
         lr: float = 2.0,
         momentum: float = 0.9,
         lr_drop_step: int = 10000,
+        init_std: float | None = 0.1,
         chunk_size: int | None = None,
         gradient_clip_val: float | None = 10.0,
         accumulate_grad_batches: int = 1,
@@ -168,8 +175,11 @@ class GMMN(AdversarialModule):
         self.code_batch_size = code_batch_size
         self.chunk_size = chunk_size
         num_pixels = math.prod(self.image_shape)
-        self.autoencoder = Autoencoder(num_pixels, tuple(code_sizes), tuple(code_dropout)) if code_sizes else None
-        self.generator = Generator(latent_dim, tuple(hidden_sizes), code_sizes[-1] if code_sizes else num_pixels)
+        self.autoencoder = None
+        if code_sizes:
+            self.autoencoder = Autoencoder(num_pixels, tuple(code_sizes), tuple(code_dropout), init_std)
+        num_outputs = code_sizes[-1] if code_sizes else num_pixels
+        self.generator = Generator(latent_dim, tuple(hidden_sizes), num_outputs, init_std)
         self.kernel: Callable[[tuple[float, ...]], Kernel] = KERNELS[kernel]
         if bandwidths is not None:
             self.kernel(tuple(bandwidths))  # Checked.
