@@ -8,6 +8,7 @@ from lightning_gen.models.bernoulli_mixture import BernoulliMixture
 from lightning_gen.models.captioner import Captioner
 from lightning_gen.models.cgan import CGAN
 from lightning_gen.models.char_cnn_rnn import CharCNNRNN
+from lightning_gen.models.conditional_dcgan import ConditionalDCGAN
 from lightning_gen.models.convolutional_cgan import ConvolutionalCGAN
 from lightning_gen.models.dcgan import DCGAN
 from lightning_gen.models.dgn_am import DGNAM
@@ -55,6 +56,7 @@ __all__ = [
     "Captioner",
     "CharCNNRNN",
     "Condition",
+    "ConditionalDCGAN",
     "ConvolutionalCGAN",
     "DRAWClassifier",
     "DigitClassifier",

@@ -109,3 +109,22 @@ class AdversarialModule(GenerativeModule):
         if self.gradient_clip_val is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
+
+
+class LinearDecay(AdversarialModule):
+    """A step size that stays, and then falls linearly to 0 from one epoch to another.
+
+    Its settings are the hyper-parameters `lr` and `lr_decay_epochs`; None for never.
+    """
+
+    def on_train_epoch_start(self) -> None:
+        """Set the step size."""
+        if self.hparams["lr_decay_epochs"] is not None:
+            for optimizer in self.trainer.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = self.lr_at(self.current_epoch)
+
+    def lr_at(self, epoch: int) -> float:
+        """Step size in an epoch, counted from 0."""
+        start, end = self.hparams["lr_decay_epochs"]
+        return self.hparams["lr"] * min(max((end - epoch) / (end - start), 0.0), 1.0)

@@ -32,7 +32,7 @@ from torch.optim import Optimizer
 from lightning_gen.errors import DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss, saturating_loss
 from lightning_gen.functional.precision import widen
-from lightning_gen.models.adversarial import AdversarialModule
+from lightning_gen.models.adversarial import LinearDecay
 from lightning_gen.models.base import Batch, Condition
 from lightning_gen.nn.minibatch_discrimination import MinibatchDiscrimination
 from lightning_gen.nn.virtual_batch_norm import VirtualBatchNorm
@@ -209,7 +209,7 @@ class History(nn.Module):
         return (theta - self.mean).square().sum()
 
 
-class ImprovedGAN(AdversarialModule):
+class ImprovedGAN(LinearDecay):
     """The semi-supervised adversarial nets of 2016, and each of the paper's techniques.
 
     A training image whose label is -1 has none. Of the others `num_labels` are drawn before the first fit, equally many
@@ -457,19 +457,6 @@ class ImprovedGAN(AdversarialModule):
         if not self.histories:
             return 0.0
         return self.hparams["historical_averaging"] * self.histories[player](self.players()[player])
-
-    def on_train_epoch_start(self) -> None:
-        """Set the step size."""
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr_at(self.current_epoch)
-
-    def lr_at(self, epoch: int) -> float:
-        """Step size in an epoch, counted from 0."""
-        if (decay := self.hparams["lr_decay_epochs"]) is None:
-            return self.hparams["lr"]
-        start, end = decay
-        return self.hparams["lr"] * min(max((end - epoch) / (end - start), 0.0), 1.0)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """One Adam for the discriminator, one for the generator.

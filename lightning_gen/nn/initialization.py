@@ -15,7 +15,7 @@ def initialize_normal(network: nn.Module, std: float = 0.02) -> None:
         std: standard deviation of the weights.
     """
     for module in network.modules():
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) and module.affine:
             nn.init.normal_(module.weight, 1.0, 0.02)
         elif isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
             nn.init.normal_(module.weight, 0.0, std)
