@@ -119,12 +119,13 @@ class LinearDecay(AdversarialModule):
 
     def on_train_epoch_start(self) -> None:
         """Set the step size."""
-        if self.hparams["lr_decay_epochs"] is not None:
-            for optimizer in self.trainer.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = self.lr_at(self.current_epoch)
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr_at(self.current_epoch)
 
     def lr_at(self, epoch: int) -> float:
         """Step size in an epoch, counted from 0."""
-        start, end = self.hparams["lr_decay_epochs"]
+        if (decay := self.hparams["lr_decay_epochs"]) is None:
+            return self.hparams["lr"]
+        start, end = decay
         return self.hparams["lr"] * min(max((end - epoch) / (end - start), 0.0), 1.0)

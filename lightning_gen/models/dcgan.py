@@ -124,7 +124,7 @@ class Discriminator(nn.Module):
         return torch.cat(features, dim=1)
 
 
-# The nets of the MNIST experiment (the authors' mnist/train_cond_dcgan.py) ---------------------------------------------
+# The nets of the MNIST experiment (the authors' mnist/train_cond_dcgan.py) -------------------------------------------
 
 
 def beside(x: Tensor, y: Tensor | None) -> Tensor:

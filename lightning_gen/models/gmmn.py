@@ -62,7 +62,7 @@ class Autoencoder(nn.Module):
     """Sigmoid layers to a code in (0, 1) and back, with dropout on the input of each layer of the encoder."""
 
     def __init__(
-        self, num_pixels: int, sizes: tuple[int, ...], dropout: tuple[float, ...], init_std: float | None
+        self, num_pixels: int, sizes: tuple[int, ...], dropout: tuple[float, ...], init_std: float | None = 0.1
     ) -> None:
         super().__init__()
         self.dropout = dropout

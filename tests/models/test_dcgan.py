@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gen.errors import DataError
-from lightning_gen.models import DCGAN
+from lightning_gen.models import DCGAN, ConditionalDCGAN
 from tests.digits import digits_distance, held_out_digits, quiet_trainer, training_digits
 
 
@@ -220,6 +220,91 @@ def test_features_are_all_layers_maxima_on_a_four_by_four_grid() -> None:
     assert maps.shape == (3, 16, 4, 4)
     assert (maps < 0).any(), "the features are those after the leaky rectifiers"
     torch.testing.assert_close(features, torch.cat(expected, 1))
+
+
+def test_published_nets_of_the_mnist_experiment() -> None:
+    """Without and with labels beside what enters each layer; no bias, and no gain in the normalisation."""
+    for k, model in ((0, DCGAN((1, 28, 28), network="mnist", base_channels=64)), (10, ConditionalDCGAN())):
+        generator = (100 + k) * 1024 + (1024 + k) * 6272 + 25 * ((128 + k) * 64 + (64 + k))
+        discriminator = 25 * ((1 + k) * 64 + (64 + k) * 128) + (6272 + k) * 1024 + 1024 + k
+        assert sum(p.numel() for p in model.generator.parameters()) == generator
+        assert sum(p.numel() for p in model.discriminator.parameters()) == discriminator
+        assert norms(model.generator) == [1024, 6272, 64]
+        assert norms(model.discriminator) == [128, 1024]
+        images = model.sample(4)
+        assert images.shape == (4, 1, 28, 28)
+        assert 0 <= images.min() < 0.5 < images.max() <= 1
+
+
+def test_published_net_of_the_imagenet_features() -> None:
+    """The authors' imagenet/load_pretrained.py: 3 x 3 kernels, strides of 1 and 2 in turn, 28,672 features."""
+    model = DCGAN((3, 32, 32), network="imagenet", kernel_size=3, latent_dim=256)
+    down = [m for m in model.discriminator.modules() if isinstance(m, nn.Conv2d)]
+    up = [m for m in model.generator if isinstance(m, nn.ConvTranspose2d)]
+    assert [(m.out_channels, m.stride[0]) for m in down] == [
+        (128, 1), (128, 2), (256, 1), (256, 2), (512, 1), (512, 2),
+    ]  # fmt: skip
+    assert [(m.in_channels, m.stride[0]) for m in up] == [(512, 2), (512, 1), (256, 2), (256, 1), (128, 2), (128, 1)]
+    assert model.discriminator.features(torch.rand(2, 3, 32, 32)).shape == (2, 28672)
+    assert model.sample(2).shape == (2, 3, 32, 32)
+
+
+def test_the_mnist_discriminator_sees_whole_images() -> None:
+    """What one far corner adds to the logit depends on the other; without the hidden layer it does not."""
+    mixed = {}
+    for network in ("faces", "mnist"):
+        torch.manual_seed(0)
+        judge = small_dcgan(28, network=network, hidden_size=8).double().eval().discriminator
+        images = torch.full((1, 1, 28, 28), 0.5, dtype=torch.float64)
+        one, other, both = images.clone(), images.clone(), images.clone()
+        one[..., :4, :4] = both[..., :4, :4] = 1
+        other[..., -4:, -4:] = both[..., -4:, -4:] = 1
+        with torch.no_grad():
+            mixed[network] = (judge(both) - judge(one) - judge(other) + judge(images)).abs().item()
+    assert mixed["faces"] < 1e-12
+    assert mixed["mnist"] > 1e-9
+
+
+def test_each_layer_of_the_conditional_nets_sees_the_label() -> None:
+    """Another label where one layer alone can see it changes what comes out."""
+    torch.manual_seed(0)
+    model = ConditionalDCGAN(base_channels=2, hidden_size=4).double().eval()
+    first, second = F.one_hot(torch.tensor([[3], [7]]), 10).double()
+    for network, x in ((model.generator, torch.rand(1, 100)), (model.discriminator, torch.rand(1, 1, 28, 28))):
+        layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]
+        for layer in layers:
+            weights = {other: other.weight.detach().clone() for other in layers}
+            for other in layers:
+                if other is not layer:  # Its ten label inputs are cut.
+                    inputs = other.weight[-10:] if isinstance(other, nn.ConvTranspose2d) else other.weight[:, -10:]
+                    inputs.data.zero_()
+            assert not torch.equal(network(x.double(), first), network(x.double(), second))
+            for other, weight in weights.items():
+                other.weight.data.copy_(weight)
+        for layer in layers:
+            (layer.weight[-10:] if isinstance(layer, nn.ConvTranspose2d) else layer.weight[:, -10:]).data.zero_()
+        assert torch.equal(network(x.double(), first), network(x.double(), second))
+
+
+def test_the_step_size_falls_as_published() -> None:
+    """100 epochs as it is, then by a hundredth of it after each (mnist/train_cond_dcgan.py)."""
+    model = ConditionalDCGAN(base_channels=2, hidden_size=4)
+    lr = 2e-4
+    for epoch in range(200):
+        assert model.lr_at(epoch) == pytest.approx(lr)
+        if epoch + 1 > 100:  # The authors' lines, after n_epochs += 1.
+            lr -= 2e-4 / 100
+    seen = []
+
+    class Watched(ConditionalDCGAN):
+        def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+            seen.append([group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups])
+
+    images, labels = held_out_digits()[:4], torch.tensor([0, 1, 2, 3])
+    watched = Watched(base_channels=2, hidden_size=4, lr=1.0, lr_decay_epochs=(1, 3))
+    loader = torch.utils.data.DataLoader(list(zip(images, labels, strict=True)), batch_size=4)
+    quiet_trainer(max_epochs=3).fit(watched, loader)
+    assert seen == [[1.0] * 2, [1.0] * 2, [0.5] * 2]
 
 
 def test_networks_compile_in_place() -> None:

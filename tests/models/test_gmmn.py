@@ -28,14 +28,18 @@ def small_with_code(**arguments: Any) -> GMMN:
     return small_gmmn(**{**sizes, "code_batch_size": 50, **arguments})
 
 
-def test_published_sizes() -> None:
-    model = GMMN()
+@pytest.mark.parametrize("init_std", [0.1, None])
+def test_published_sizes_and_first_weights(init_std: float | None) -> None:
+    """Of 0.1 times a normal number in the released code, for the generator and the autoencoder; or by the inputs."""
+    assert GMMN().hparams["init_std"] == 0.1
+    model = GMMN(init_std=init_std)
     assert sum(p.numel() for p in model.parameters()) == 1_149_904
-    for layer in model.generator:
+    autoencoder = GMMN(code_sizes=(1024, 32), init_std=init_std).autoencoder
+    for layer in [*model.generator, *autoencoder.encoder, *autoencoder.decoder]:
         if isinstance(layer, nn.Linear):
-            assert layer.weight.std().item() == pytest.approx(layer.in_features**-0.5, rel=0.05)
+            expected = layer.in_features**-0.5 if init_std is None else init_std
+            assert layer.weight.std().item() == pytest.approx(expected, rel=0.05)
             assert layer.bias.count_nonzero() == 0
-    autoencoder = GMMN(code_sizes=(1024, 32)).autoencoder
     assert autoencoder is not None
     sizes = [(784, 1024), (1024, 32), (32, 1024), (1024, 784)]
     assert sum(p.numel() for p in autoencoder.parameters()) == sum(a * b + b for a, b in sizes)
