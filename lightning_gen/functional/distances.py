@@ -93,21 +93,21 @@ def kernel_distance(
 def _subset_distances(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor) -> Tensor:
     """The squared discrepancy of each pair of subsets, `(S,)`; which rows are in which, `(N, S)` and `(M, S)`."""
     size = in_x[:, 0].sum()
-    within = _kernel_sums(x, x, in_x, in_x) + _kernel_sums(y, y, in_y, in_y)
-    return within / (size * (size - 1)) - 2 * _kernel_sums(x, y, in_x, in_y) / size**2
+    within = _kernel_sums(x, x, in_x, in_x, within=True) + _kernel_sums(y, y, in_y, in_y, within=True)
+    return within / (size * (size - 1)) - 2 * _kernel_sums(x, y, in_x, in_y, within=False) / size**2
 
 
-def _kernel_sums(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor) -> Tensor:
-    """The cubic kernel summed over the pairs of each subset, those of a row with itself left out, `(S,)`."""
+def _kernel_sums(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor, *, within: bool) -> Tensor:
+    """The cubic kernel summed over the pairs of each subset; within one set without a row and itself, `(S,)`."""
     total = x.new_zeros(in_x.shape[1])
     for i in range(0, len(x), ROWS):
         rows = slice(i, i + ROWS)
-        for j in range(i if x is y else 0, len(y), ROWS):
+        for j in range(i if within else 0, len(y), ROWS):
             columns = slice(j, j + ROWS)
             values = torch.addmm(x.new_ones(()), x[rows], y[columns].T, alpha=1 / x.shape[1]) ** 3
-            if x is y and i == j:
+            if within and i == j:
                 values.fill_diagonal_(0)
-            times = 2 if x is y and j > i else 1  # The kernel is symmetric.
+            times = 2 if within and j > i else 1  # The kernel is symmetric.
             total += times * (in_x[rows] * (values @ in_y[columns])).sum(0)
     return total
 

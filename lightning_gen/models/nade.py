@@ -109,6 +109,7 @@ class Conditionals(Function):
         """The blocks from the last to the first, with the sum of the later activations' gradients at hand."""
         pixels, weight, output_weight, *kept = ctx.saved_tensors
         grad_weight, grad_output_weight = torch.empty_like(weight), torch.empty_like(output_weight)
+        grad_pixels = torch.empty_like(pixels) if ctx.needs_input_grad[0] else None
         later = grad.new_zeros(len(pixels), weight.shape[1])  # (N, H): the sum of da over all pixels after the block
         for start in reversed(range(0, pixels.shape[1], BLOCK)):
             part = slice(start, start + BLOCK)
@@ -120,8 +121,13 @@ class Conditionals(Function):
             # A pixel's weights enter all later hidden vectors: those of its block that have seen it, and all blocks
             # after. Its own hidden vector is not among them.
             grad_weight[part] = torch.addmm(pixels[:, part].T @ later, seen.T, grad_activations)
+            if grad_pixels is not None:  # Also a pixel of 0 has its slope: here each has its own da, (N, K, H).
+                rows = entry // seen.shape[1]
+                da = grad[:, part, None] * output_weight[part] * slope(hidden, ctx.activation)[rows]
+                after = da.flip(1).cumsum(1).flip(1) - da + later[:, None]
+                grad_pixels[:, part] = (after * weight[part]).sum(2)
             later.index_add_(0, image, grad_activations)
-        return None, grad_weight, grad_output_weight, later.sum(0), None
+        return grad_pixels, grad_weight, grad_output_weight, later.sum(0), None
 
 
 class NADE(LikelihoodModule):

@@ -185,7 +185,7 @@ class PixelRNN(LikelihoodModule):
     `sample` returns draws, pixel after pixel. It completes images under a condition with `image` `(N, C, H, W)` and
     `mask` `(N, 1, H, W)`: where the mask is 1 the pixel is the image's, and each other pixel is drawn given all pixels
     before it, row by row. So the rows below given ones are drawn from the exact conditional distribution, and given
-    pixels do not reach those before them.
+    pixels do not reach those before them; `completion_log_weights` makes up for that.
 
     Args:
         image_shape: `(C, H, W)`.
@@ -269,7 +269,28 @@ class PixelRNN(LikelihoodModule):
         Returns:
             Nats, `(N,)`.
         """
-        return self.subpixel_log_prob(images, self.logits(images)).flatten(1).sum(1)
+        return self.conditional_log_probs(images).flatten(1).sum(1)
+
+    def conditional_log_probs(self, images: Tensor) -> Tensor:
+        """The log-probability of each subpixel given those before it, nats, `(N, C, H, W)`."""
+        return self.subpixel_log_prob(images, self.logits(images))
+
+    def completion_log_weights(self, images: Tensor, mask: Tensor) -> Tensor:
+        """How much completions count as draws of the missing pixels given *all* that is given.
+
+        `sample` draws each missing pixel given what is before it. That is a draw of the conditional where the given
+        pixels come first in the raster; elsewhere, and in a multi-scale model, it does not know of given pixels after
+        it. These importance weights make up for that: of many completions x of one image,
+        `x[log_weights.softmax(0).multinomial(n)]` are draws of the conditional, the better the more there are.
+
+        Args:
+            images: completions by `sample`, `(N, C, H, W)`.
+            mask: 1 where a pixel was given, `(N, 1, H, W)`.
+
+        Returns:
+            Log-probability of the given pixels, each given those before it; nats, `(N,)`.
+        """
+        return (self.conditional_log_probs(images) * mask).flatten(1).sum(1)
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
         return self.draw(self.net, num_samples, *self.given(num_samples, condition), generator)
@@ -341,6 +362,9 @@ class MultiScalePixelRNN(PixelRNN):
     The small image is every k-th pixel of every k-th row. Its features, by transposed convolutions as large as the
     image, are added to the input-to-state maps of every layer of the second network.
 
+    A completion draws the small image's missing pixels first, from its given ones alone: it is a draw of the
+    conditional only where all given pixels are of the small image. `completion_log_weights` makes up for that.
+
     Args:
         image_shape: `(C, H, W)`, square.
         small_size: side of the small image; the image's side divided by a power of two.
@@ -404,21 +428,12 @@ class MultiScalePixelRNN(PixelRNN):
         """The logits of each subpixel's levels given those before it and the small image, `(N, C, K, H, W)`."""
         return self.net(2 * images - 1, self.upsample(2 * self.shrink(images) - 1))
 
-    def log_prob(self, images: Tensor, condition: Condition | None = None) -> Tensor:
-        """The exact log-likelihood, of the small image and of all other pixels given it.
-
-        Args:
-            images: `(N, C, H, W)`, each value k / (levels - 1).
-            condition: none is taken.
-
-        Returns:
-            Nats, `(N,)`.
-        """
+    def conditional_log_probs(self, images: Tensor) -> Tensor:
+        """Of the small image's subpixels given those before; of the others also given the small image, `(N, C, H, W)`."""
         small = self.shrink(images)
-        others = 1 - self.enlarge(torch.ones_like(small))
-        log_probs = self.subpixel_log_prob(images, self.logits(images)) * others
-        small_log_probs = self.subpixel_log_prob(small, self.small_net(2 * small - 1))
-        return log_probs.flatten(1).sum(1) + small_log_probs.flatten(1).sum(1)
+        log_probs = self.subpixel_log_prob(images, self.logits(images))
+        self.shrink(log_probs).copy_(self.subpixel_log_prob(small, self.small_net(2 * small - 1)))
+        return log_probs
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
         known, mask = self.given(num_samples, condition)

@@ -112,6 +112,17 @@ def test_kernel_distance_equals_torchmetrics_on_the_same_subsets(
     assert std.item() == pytest.approx(values.std(correction=0).item(), rel=1e-9)
 
 
+def test_kernel_distance_of_a_tensor_and_itself(generator: torch.Generator) -> None:
+    """The same as of a tensor and its copy, in either order of precision."""
+    x = torch.randn(60, 16, generator=generator)
+    values = [
+        kernel_distance(x.to(dtype), y.to(dtype), 9, 20, torch.Generator().manual_seed(1))[0]
+        for dtype in (torch.float32, torch.float64)
+        for y in (x, x.clone())
+    ]
+    torch.testing.assert_close(torch.stack(values), values[0].expand(4))
+
+
 def test_kernel_distance_has_no_bias(generator: torch.Generator) -> None:
     """Two sets of one distribution are at 0 on average, at both sides of it."""
     values = []

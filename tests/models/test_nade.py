@@ -87,9 +87,18 @@ def test_without_weights_it_is_independent_pixels() -> None:
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("activation", ["sigmoid", "relu"])
 def test_gradient_equals_finite_differences(activation: str, tied: bool) -> None:
-    """Over a border between blocks."""
+    """By the parameters and by the image, black pixels too, over a border between blocks."""
     model = tiny((1, 1, BLOCK + 3), hidden_size=3, activation=activation, tied=tied)
     pixels = (torch.rand(4, BLOCK + 3, dtype=torch.float64) < 0.4).double()
+    image = pixels.view(4, 1, 1, -1).requires_grad_()
+    (by_image,) = torch.autograd.grad(model.log_prob(image).sum(), image)
+    with torch.no_grad():
+        for k in range(BLOCK + 3):
+            high, low = image.clone(), image.clone()
+            high[..., k] += 1e-5
+            low[..., k] -= 1e-5
+            difference = (model.log_prob(high) - model.log_prob(low)) / 2e-5
+            torch.testing.assert_close(by_image[..., k].flatten(), difference, rtol=1e-6, atol=1e-8)
     weight, bias = model.weight.detach().requires_grad_(), model.hidden_bias.detach().requires_grad_()
     if tied:
         assert torch.autograd.gradcheck(lambda w, c: Conditionals.apply(pixels, w, w, c, activation), (weight, bias))
