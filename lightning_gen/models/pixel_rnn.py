@@ -429,7 +429,7 @@ class MultiScalePixelRNN(PixelRNN):
         return self.net(2 * images - 1, self.upsample(2 * self.shrink(images) - 1))
 
     def conditional_log_probs(self, images: Tensor) -> Tensor:
-        """Of the small image's subpixels given those before; of the others also given the small image, `(N, C, H, W)`."""
+        """Of the small image's subpixels given those before; of the others given it too; nats, `(N, C, H, W)`."""
         small = self.shrink(images)
         log_probs = self.subpixel_log_prob(images, self.logits(images))
         self.shrink(log_probs).copy_(self.subpixel_log_prob(small, self.small_net(2 * small - 1)))

@@ -236,29 +236,25 @@ def test_rows_below_given_ones_follow_the_conditional_distribution() -> None:
     assert ((counts - expected).square() / expected).sum().item() < 16.3
 
 
-@pytest.mark.parametrize(
-    ("kind", "std", "given"),
-    [("multi_scale_pixelcnn", 0.7, "upper half"), ("pixelcnn", 0.4, "lower half"), ("pixelcnn", 0.4, "columns")],
-)
-def test_weighted_completions_follow_the_conditional_distribution(kind: str, std: float, given: str) -> None:
-    """Total variation from the 256 completions of a 4 x 4 image, enumerated; without weights they are far off."""
-    model = tiny(kind, (1, 4, 4), std=std)
-    mask = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
-    rows, columns = {"upper half": ("1100", "1111"), "lower half": ("0011", "1111"), "columns": ("1111", "0101")}[given]
-    mask[0, 0] = torch.outer(*(torch.tensor([float(digit) for digit in digits]).double() for digits in (rows, columns)))
-    image = torch.rand(1, 1, 4, 4, dtype=torch.float64).round()
-    candidates = image.repeat(256, 1, 1, 1)
-    candidates[:, mask[0] == 0] = all_images(2, 8)
+@pytest.mark.parametrize(("kind", "rows", "columns"), [
+    ("multi_scale_pixelcnn", "1100", "1111"), ("pixelcnn", "0011", "1111"), ("pixelcnn", "1111", "0101")
+])  # fmt: skip
+def test_weights_make_completions_draws_of_the_conditional(kind: str, rows: str, columns: str) -> None:
+    """All 256 completions of a 4 x 4 image: samples are drawn with p(x) / weight, which sums to 1 and is not p(x)."""
+    model = tiny(kind, (1, 4, 4))
+    mask = torch.outer(*(torch.tensor([float(digit) for digit in digits]).double() for digits in (rows, columns)))
+    image = torch.rand(1, 4, 4, dtype=torch.float64).round()
+    completions = image.repeat(256, 1, 1, 1)
+    completions[:, :, mask == 0] = all_images(2, 1, 8)
+    condition = {"image": image.expand(20_000, 1, 4, 4), "mask": mask.expand(20_000, 1, 4, 4)}
     with torch.no_grad():
-        expected = model.log_prob(candidates).softmax(0)
-        condition = {"image": image.expand(40_000, -1, -1, -1), "mask": mask.expand(40_000, -1, -1, -1)}
-        drawn = model.sample(40_000, condition, generator=torch.Generator().manual_seed(0))
-        weights = model.completion_log_weights(drawn, condition["mask"]).softmax(0)
-    numbers = (drawn[:, mask[0] == 0] @ 2.0 ** torch.arange(7, -1, -1, dtype=torch.float64)).long()
-    weighted = torch.zeros(256, dtype=torch.float64).index_add_(0, numbers, weights)
-    unweighted = numbers.bincount(minlength=256) / 40_000
-    assert (weighted - expected).abs().sum() / 2 < 0.06
-    assert (unweighted - expected).abs().sum() / 2 > 0.2
+        log_probs = model.log_prob(completions)
+        drawn_with = (log_probs - model.completion_log_weights(completions, mask.expand(256, 1, 4, 4))).exp()
+    assert drawn_with.sum().item() == pytest.approx(1, abs=1e-12)
+    assert (log_probs.softmax(0) - drawn_with).abs().sum() / 2 > 0.1
+    drawn = model.sample(20_000, condition, generator=torch.Generator().manual_seed(0))[:, 0, mask == 0]
+    numbers = (drawn @ 2.0 ** torch.arange(7, -1, -1, dtype=torch.float64)).long()
+    assert (numbers.bincount(minlength=256) / 20_000 - drawn_with).abs().sum() / 2 < 0.05
 
 
 def test_levels_are_drawn_by_their_probabilities() -> None:
