@@ -92,7 +92,7 @@ class ConvolutionalCGAN(ConditionalModule, DecayedSGD):
         self.set_condition(condition_key, 0, condition_size)
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
-        self.generator = ConvolutionalGenerator(latent_dim + condition_size, hidden_size, self.image_shape)
+        self.generator = ConvolutionalGenerator(latent_dim + condition_size, hidden_size, self.image_shape, 0.005)
         self.discriminator = ConvolutionalDiscriminator(
             image_shape[0], maxout_channels, maxout_units, maxout_pieces, input_dropout, hidden_dropout, condition_size
         )

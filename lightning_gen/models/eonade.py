@@ -44,8 +44,9 @@ class EoNADE(LikelihoodModule):
             16 and 128. Validation scores a single ordering.
         optimizer: the paper's SGD, or Adam.
         lr: step size at the start.
-        lr_decay: after t batches the step size is lr / (1 + lr_decay t).
-        momentum: Nesterov's, of SGD.
+        lr_decay: after t batches the step size is lr / (1 + lr_decay t). None, as in the authors' code, lets it fall
+            linearly to 0 at the end of the run.
+        momentum: Nesterov's, of SGD, from the third epoch on; 0 before, as in the authors' code.
 
     Raises:
         DataError: if `num_layers` or `num_orderings` is less than 1; in `fit`, `validate` and `test`, if pixels are not
@@ -64,7 +65,7 @@ class EoNADE(LikelihoodModule):
         num_orderings: int = 128,
         optimizer: Literal["sgd", "adam"] = "sgd",
         lr: float = 0.001,
-        lr_decay: float = 0.0,
+        lr_decay: float | None = None,
         momentum: float = 0.9,
     ) -> None:
         super().__init__()
@@ -199,8 +200,19 @@ class EoNADE(LikelihoodModule):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
+    def on_train_epoch_start(self) -> None:
+        """Begin without momentum: for the first two epochs."""
+        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
+            if "momentum" in group:
+                group["momentum"] = self.hparams["momentum"] if self.current_epoch >= 2 else 0.0
+
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
-        return decaying_optimizer(self)
+        optimizers, schedules = decaying_optimizer(self, self.hparams["lr_decay"] or 0.0)
+        if self.hparams["lr_decay"] is None:
+            steps = self.trainer.estimated_stepping_batches
+            share = torch.optim.lr_scheduler.LambdaLR(optimizers[0], lambda t: max(0.0, 1 - t / steps))
+            schedules[0]["scheduler"] = share
+        return optimizers, schedules
 
     def _score(self, batch: Batch) -> Tensor:
         return self.log_prob(batch["image"], num_orderings=None if self.trainer.testing else 1)

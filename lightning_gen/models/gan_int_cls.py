@@ -31,7 +31,7 @@ from lightning_gen.models.adversarial import AdversarialModule
 from lightning_gen.models.base import Batch, Condition
 from lightning_gen.models.captioned import CaptionedModule
 from lightning_gen.nn.frozen import make_frozen
-from lightning_gen.nn.initialization import initialize_normal
+from lightning_gen.nn.initialization import initialize_convolutions
 
 HALVING: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}
 """Of convolutions that halve the side of maps, and of transposed ones that double it."""
@@ -117,7 +117,7 @@ class Generator(nn.Module):
                 nn.ReLU() if index else Residual(after, nn.ReLU()),
             ]
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], image_shape[0], **HALVING), nn.Tanh())
-        initialize(self)
+        initialize_convolutions(self)
 
     def forward(self, z: Tensor, text: Tensor) -> Tensor:
         """Images in (-1, 1), `(N, C, H, W)`, of noise and embeddings."""
@@ -156,7 +156,7 @@ class Discriminator(nn.Module):
             nn.Conv2d(channels, 1, 4),
             nn.Flatten(),
         )
-        initialize(self)
+        initialize_convolutions(self)
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
         """Logits of images in [-1, 1] beside embeddings, `(N, 1)`."""
@@ -171,7 +171,7 @@ class StyleEncoder(nn.Sequential):
     def __init__(self, image_shape: tuple[int, ...], latent_dim: int, base_channels: int) -> None:
         trunk = ImageTrunk(image_shape, base_channels)
         super().__init__(trunk, nn.Conv2d(trunk.num_channels, latent_dim, 4), nn.Flatten())
-        initialize(self)
+        initialize_convolutions(self)
 
 
 def halvings(image_shape: tuple[int, ...]) -> int:
@@ -182,13 +182,6 @@ def halvings(image_shape: tuple[int, ...]) -> int:
             f"GANINTCLS got image_shape={tuple(image_shape)}; it makes square images with a side of 8, 16, 32, 64, ..."
         )
     return side.bit_length() - 3
-
-
-def initialize(network: nn.Module) -> None:
-    """Set first weights as the authors do: linear layers keep PyTorch's, biases of convolutions are 0."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d | nn.BatchNorm1d):
-            initialize_normal(module)
 
 
 # The model ----------------------------------------------------------------------------------------------------------

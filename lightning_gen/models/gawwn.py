@@ -31,7 +31,7 @@ from lightning_gen.models.base import Batch, Condition
 from lightning_gen.models.captioned import CaptionedModule
 from lightning_gen.models.gan_int_cls import HALVING, Residual, cls_loss
 from lightning_gen.nn.frozen import make_frozen
-from lightning_gen.nn.initialization import initialize_normal
+from lightning_gen.nn.initialization import initialize_convolutions
 
 # Layers: a convolution, batch normalisation, most often an activation. Sizes in brackets are sides of maps. ---------
 
@@ -102,7 +102,7 @@ class BoxGenerator(nn.Module):
             nn.ConvTranspose2d(channels[-1], image_shape[0], **HALVING),
             nn.Tanh(),
         )
-        initialize_normal(self)
+        initialize_convolutions(self)
 
     def forward(self, z: Tensor, boxes: Tensor, text: Tensor) -> Tensor:
         what = self.text(text)  # (N, 4n)
@@ -132,7 +132,7 @@ class BoxDiscriminator(nn.Module):
             conv(d * 2 ** (levels + 1) + d, 4 * d, POINTWISE, leaky()), conv(4 * d, d, CLOSING, leaky())
         )
         self.head = head(d)
-        initialize_normal(self)
+        initialize_convolutions(self)
 
     def forward(self, maps: Tensor, boxes: Tensor, text: Tensor) -> Tensor:
         """Logits `(N, 1)` of what the trunk sees in images, with the object in boxes and under a caption."""
@@ -183,7 +183,7 @@ class KeypointGenerator(nn.Module):
             nn.ConvTranspose2d(channels[-1], image_shape[0], **HALVING),
             nn.Tanh(),
         )
-        initialize_normal(self)
+        initialize_convolutions(self)
 
     def forward(self, z: Tensor, maps: Tensor, text: Tensor) -> Tensor:
         code = torch.cat([self.noise(z), self.text(text)], 1).relu()  # (N, 8n)
@@ -213,7 +213,7 @@ class KeypointDiscriminator(nn.Module):
             conv(d * 2 ** (levels + 1) + text_channels, 4 * d, POINTWISE, leaky()), conv(4 * d, d, CLOSING, leaky())
         )
         self.head = head(d)
-        initialize_normal(self)
+        initialize_convolutions(self)
 
     def forward(self, features: Tensor, maps: Tensor, text: Tensor) -> Tensor:
         """Logits `(N, 1)` of what the trunk sees in images, with parts at keypoints and under a caption."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import StepLR
 
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
@@ -25,7 +26,7 @@ from lightning_gen.models.base import Batch, Condition
 from lightning_gen.models.captioned import CaptionedModule
 from lightning_gen.models.gawwn import check_keypoints
 from lightning_gen.nn.frozen import make_frozen
-from lightning_gen.nn.initialization import initialize_normal
+from lightning_gen.nn.initialization import initialize_convolutions
 
 
 def layer(before: int, after: int, activation: nn.Module) -> nn.Sequential:
@@ -45,7 +46,7 @@ class Generator(nn.Module):
             layer(10 * n, 8 * n, nn.ReLU()), layer(8 * n, 4 * n, nn.ReLU()), layer(4 * n, 2 * n, nn.ReLU())
         )
         self.output = nn.Linear(2 * n, 3 * num_keypoints)
-        initialize_normal(self)
+        initialize_convolutions(self)
 
     def forward(self, z: Tensor, text: Tensor, keypoints: Tensor) -> Tensor:
         """Keypoints in (0, 1), `(N, P, 3)`, from those given, 0 where not."""
@@ -63,7 +64,7 @@ class Discriminator(nn.Module):
         )
         self.text = nn.Sequential(layer(text_dim, 4 * d, nn.LeakyReLU(0.2)), layer(4 * d, 2 * d, nn.LeakyReLU(0.2)))
         self.output = nn.Sequential(layer(4 * d, 2 * d, nn.LeakyReLU(0.2)), nn.Linear(2 * d, 1))
-        initialize_normal(self)
+        initialize_convolutions(self)
 
     def forward(self, keypoints: Tensor, text: Tensor) -> Tensor:
         return self.output(torch.cat([self.keypoints(keypoints.flatten(1)), self.text(text)], 1))  # (N, 1)
@@ -82,7 +83,8 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
             embeddings.
         encoder_args: of its constructor.
         encoder_weights: its checkpoint, read once at the start of the first `fit` and kept in ours.
-        num_captions: in training the embeddings of so many captions of an image, drawn anew each time, are averaged.
+        num_captions: in training the embeddings of so many captions of an image, drawn anew each time, are averaged;
+            one in the authors' script for keypoints.
         latent_dim: length of the noise z, standard normal.
         base_channels: n, units of the generator's layers, in multiples.
         discriminator_channels: d, units of the discriminator's layers, in multiples.
@@ -90,6 +92,7 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         joint_normalization: let the discriminator normalise real and drawn keypoints as one batch; see `GAWWN`.
         lr: Adam's step size.
         betas: Adam's decay rates.
+        halve_every_n_epochs: the step size is halved each time so many epochs have passed.
         gradient_clip_val: see `AdversarialModule`.
         accumulate_grad_batches: see `AdversarialModule`.
 
@@ -108,7 +111,7 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         encoder: str | None = None,
         encoder_args: dict[str, Any] | None = None,
         encoder_weights: str | None = None,
-        num_captions: int = 4,
+        num_captions: int = 1,
         latent_dim: int = 100,
         base_channels: int = 128,
         discriminator_channels: int = 128,
@@ -116,6 +119,7 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         joint_normalization: bool = False,
         lr: float = 2e-4,
         betas: tuple[float, float] = (0.5, 0.999),
+        halve_every_n_epochs: int = 100,
         gradient_clip_val: float | None = None,
         accumulate_grad_batches: int = 1,
     ) -> None:
@@ -231,7 +235,15 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         distance = mmd2(real, drawn, [median_bandwidth(real, real)])
         self.log(f"{stage}/mmd2", distance.to(self.dtype), sync_dist=True)
 
-    def configure_optimizers(self) -> list[Optimizer]:
-        """One optimizer for the discriminator, one for the generator."""
+    def on_train_epoch_end(self) -> None:
+        """Let the step sizes fall."""
+        for schedule in self.lr_schedulers():  # type: ignore[union-attr]
+            schedule.step()
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[StepLR]]:
+        """Adam for the discriminator and for the generator, with step sizes that are halved now and then."""
         settings = {name: self.hparams[name] for name in ("lr", "betas")}
-        return [torch.optim.Adam(network.parameters(), **settings) for network in (self.discriminator, self.generator)]
+        optimizers: list[Optimizer] = [
+            torch.optim.Adam(network.parameters(), **settings) for network in (self.discriminator, self.generator)
+        ]
+        return optimizers, [StepLR(optimizer, self.hparams["halve_every_n_epochs"], 0.5) for optimizer in optimizers]

@@ -326,7 +326,7 @@ class LAPGAN(ConditionalModule, AdversarialModule):
             for level, group in zip(self.trained, optimizer.param_groups, strict=True):
                 group["lr"] = self.lr_at(self.current_epoch, level)
                 if "momentum" in group:
-                    group["momentum"] = self.momentum_at(self.current_epoch)
+                    group["momentum"] = group["dampening"] = self.momentum_at(self.current_epoch)
 
     def lr_at(self, epoch: int, level: int) -> float:
         """Step size in an epoch, counted from 0."""
@@ -338,14 +338,19 @@ class LAPGAN(ConditionalModule, AdversarialModule):
         return min(start + self.hparams["momentum_growth"] * epoch, end)
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """One optimizer for the discriminators, one for the generators; a group of parameters for each level."""
+        """One optimizer for the discriminators, one for the generators; a group of parameters for each level.
+
+        Torch's SGD, which the authors trained with, damps what enters the velocity: v = m v + (1 - m) g, so that the
+        step stays what `lr` says.
+        """
         optimizers: list[Optimizer] = []
         for networks in (self.discriminators, self.generators):
             groups = [{"params": list(networks[level].parameters())} for level in self.trained]
             if self.hparams["optimizer"] == "adam":
                 optimizers.append(torch.optim.Adam(groups, lr=self.hparams["lr"], betas=(0.5, 0.999)))
             else:
-                optimizers.append(torch.optim.SGD(groups, lr=self.hparams["lr"], momentum=self.momentum_at(0)))
+                momentum = self.momentum_at(0)
+                optimizers.append(torch.optim.SGD(groups, self.hparams["lr"], momentum, dampening=momentum))
         return optimizers
 
     # The Parzen estimate of the paper -------------------------------------------------------------------------------

@@ -229,12 +229,12 @@ class NADE(LikelihoodModule):
         return loss
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
-        return decaying_optimizer(self)
+        return decaying_optimizer(self, self.hparams["lr_decay"])
 
 
-def decaying_optimizer(model: LikelihoodModule) -> tuple[list[torch.optim.Optimizer], list[Any]]:
-    """The optimizer of a model's hyper-parameters, whose step size falls with the number of batches."""
-    lr, momentum, decay = (model.hparams[name] for name in ("lr", "momentum", "lr_decay"))
+def decaying_optimizer(model: LikelihoodModule, decay: float) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+    """The optimizer of a model's hyper-parameters, whose step size after t batches is lr / (1 + decay t)."""
+    lr, momentum = model.hparams["lr"], model.hparams["momentum"]
     if model.hparams["optimizer"] == "adam":
         optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     else:

@@ -57,9 +57,9 @@ def doubling(dims: Literal[2, 3], widths: Sequence[int]) -> list[nn.Module]:
     return layers
 
 
-def normalise(dims: Literal[2, 3], channels: int) -> nn.Module:
+def normalise(dims: Literal[2, 3], channels: int, eps: float = 1e-5) -> nn.Module:
     """Batch normalisation and a rectifier."""
-    return nn.Sequential(nn.BatchNorm2d(channels) if dims == 2 else nn.BatchNorm3d(channels), nn.ReLU())
+    return nn.Sequential((nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d)(channels, eps), nn.ReLU())
 
 
 class Generator(nn.Module):
@@ -100,10 +100,13 @@ class Generator(nn.Module):
 
     @staticmethod
     def encode(channels: int, widths: Sequence[int]) -> nn.Sequential:
-        """Convolutions to the smallest maps, `(N, C, H, W) -> (N, widths[-1], 4, 4)`."""
+        """Convolutions to the smallest maps, `(N, C, H, W) -> (N, widths[-1], 4, 4)`.
+
+        At first the variance of the first normalised maps is some 2e-5: the authors' eps of 1e-3 holds these back.
+        """
         layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], **HALVE), nn.ReLU()]
         for before, after in pairwise(widths):
-            layers += [nn.Conv2d(before, after, **HALVE), normalise(2, after)]
+            layers += [nn.Conv2d(before, after, **HALVE), normalise(2, after, eps=1e-3)]
         return nn.Sequential(*layers)
 
     def forward(self, given: Tensor) -> Streams:

@@ -37,12 +37,15 @@ class ConvolutionalGenerator(nn.Module):
         num_inputs: length of the noise, or of noise and condition.
         hidden_size: units of both layers, a hundred for each map.
         image_shape: `(C, 32, 32)`.
+        input_irange: the first layer's weights start within this of 0, the second's within 0.05.
 
     Raises:
         DataError: if the images have another side, or the units make no whole number of maps.
     """
 
-    def __init__(self, num_inputs: int, hidden_size: int, image_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, num_inputs: int, hidden_size: int, image_shape: tuple[int, ...], input_irange: float = 0.05
+    ) -> None:
         super().__init__()
         if tuple(image_shape[1:]) != (SIDE, SIDE):
             raise DataError(
@@ -54,8 +57,8 @@ class ConvolutionalGenerator(nn.Module):
         self.hidden1 = nn.Linear(num_inputs, hidden_size)
         self.hidden2 = nn.Linear(hidden_size, hidden_size)
         self.output = Deconvolution(hidden_size // MAPS**2, image_shape[0])
-        for layer in (self.hidden1, self.hidden2):
-            nn.init.uniform_(layer.weight, -0.05, 0.05)
+        for layer, irange in ((self.hidden1, input_irange), (self.hidden2, 0.05)):
+            nn.init.uniform_(layer.weight, -irange, irange)
             nn.init.zeros_(layer.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:

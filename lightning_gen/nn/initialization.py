@@ -21,3 +21,14 @@ def initialize_normal(network: nn.Module, std: float = 0.02) -> None:
             nn.init.normal_(module.weight, 0.0, std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def initialize_convolutions(network: nn.Module) -> None:
+    """`initialize_normal` for convolutions and normalisation alone: linear layers keep PyTorch's first weights.
+
+    Those are U(-1 / sqrt(n), 1 / sqrt(n)) of n inputs, for biases too, as in Torch; the `weights_init` of Reed et al.
+    2016 touches no other layers.
+    """
+    for module in network.modules():
+        if not isinstance(module, nn.Linear) and not list(module.children()):
+            initialize_normal(module)

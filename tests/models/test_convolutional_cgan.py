@@ -119,3 +119,10 @@ def test_bad_input_is_named() -> None:
         small().sample(2, {"attributes": torch.zeros(2, 4)})
     with pytest.raises(DataError, match=r"The batch holds \['image'\]; ConvolutionalCGAN needs 'attributes'"):
         small().as_batch(torch.rand(2, 1, 32, 32))
+
+
+def test_published_first_weights() -> None:
+    """Gauthier's yaml: irange 0.005 in the generator's first layer, 0.05 in its second."""
+    generator = ConvolutionalCGAN().generator
+    for layer, irange in ((generator.hidden1, 0.005), (generator.hidden2, 0.05)):
+        assert layer.weight.abs().max().item() == pytest.approx(irange, rel=0.01)

@@ -149,7 +149,7 @@ def test_number_of_parameters() -> None:
 def test_learns_real_digits_in_any_order() -> None:
     """Baseline: each pixel on its own, at the training set's frequency. Two orderings together beat each alone."""
     torch.manual_seed(0)
-    model = EoNADE(hidden_size=100, optimizer="adam", lr=0.003)
+    model = EoNADE(hidden_size=100, optimizer="adam", lr=0.003, lr_decay=0.0)
     train = train_on_digits(model, epochs=10)
     images = held_out_digits()[:100].bernoulli(generator=torch.Generator().manual_seed(0))
     baseline = bernoulli_log_prob(images, train.mean(0).clamp(1e-3, 1 - 1e-3).logit()).mean().item()
@@ -166,3 +166,18 @@ def test_none_of_a_thing_is_refused(arguments: dict[str, int]) -> None:
         EoNADE((1, 2, 2), **arguments)
     with pytest.raises(DataError, match="num_orderings is 0"):
         tiny().log_prob(torch.zeros(1, 1, 2, 2), num_orderings=0)
+
+
+def test_published_schedule() -> None:
+    """A step size that falls linearly to 0 over the run, and no momentum in the first two epochs."""
+    seen = []
+
+    class Watched(EoNADE):
+        def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+            (group,) = self.trainer.optimizers[0].param_groups
+            seen.append((group["lr"], group["momentum"]))
+
+    images = torch.zeros(4, 1, 1, 2)
+    quiet_trainer(max_epochs=3).fit(Watched((1, 1, 2), 3, lr=0.6), torch.utils.data.DataLoader(images, batch_size=2))
+    expected = [(0.6 * (1 - t / 6), 0.0 if t < 4 else 0.9) for t in range(6)]
+    assert seen == [(pytest.approx(lr), momentum) for lr, momentum in expected]

@@ -14,7 +14,7 @@ from lightning_gen.callbacks import SampleGrid
 from lightning_gen.datamodules import PlacedDigitsDataModule
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.mmd import median_bandwidth, mmd2
-from lightning_gen.models import KeypointGAN
+from lightning_gen.models import GAWWN, KeypointGAN
 from tests.digits import quiet_trainer
 from tests.models.test_gawwn import BAG
 
@@ -33,6 +33,31 @@ def test_published_sizes() -> None:
     model = KeypointGAN()
     assert sum(p.numel() for p in model.generator.parameters()) == 2_715_949
     assert sum(p.numel() for p in model.discriminator.parameters()) == 946_177
+
+
+@pytest.mark.parametrize(
+    "model",
+    [KeypointGAN(), GAWWN(location="box"), GAWWN(location="keypoints")],
+    ids=["keypoints alone", "box", "keypoints"],
+)
+def test_published_first_weights(model: nn.Module) -> None:
+    """The authors' weights_init (main_gen_keypoints.lua, main_cub_bbox.lua) leaves linear layers as Torch makes them."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            assert module.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+            assert module.weight.abs().max().item() <= 1.0001 * bound
+            assert 0 < module.bias.abs().max().item() <= 1.0001 * bound
+        elif isinstance(module, nn.modules.conv._ConvNd) and module.weight.numel() > 1000:
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_the_step_size_is_halved_as_published() -> None:
+    (first, _), (schedule, _) = KeypointGAN().configure_optimizers()
+    for epoch in range(200):
+        assert first.param_groups[0]["lr"] == 2e-4 / 2 ** (epoch // 100)
+        first.step()
+        schedule.step()
 
 
 def test_given_keypoints_come_back_bit_by_bit_and_do_not_move() -> None:

@@ -159,7 +159,7 @@ def test_training_is_the_published_update(level: int | None) -> None:
     quiet_trainer(max_epochs=2, limit_val_batches=0, precision="64-true").fit(model, loader)
 
     torch.manual_seed(1)
-    velocity = {p: torch.zeros_like(p) for p in reference.parameters()}
+    velocity: dict[Any, Tensor] = {}
     levels = [0, 1, 2] if level is None else [level]
     for epoch in range(2):
         torch.empty((), dtype=torch.int64).random_()  # The loader's base seed.
@@ -188,7 +188,11 @@ def test_training_is_the_published_update(level: int | None) -> None:
 def _descend(network: Any, loss: Tensor, level: int, epoch: int, velocity: dict[Any, Tensor]) -> None:
     parameters = list(network.parameters())
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        velocity[parameter] = (0.5 + 0.1 * epoch) * velocity[parameter] + gradient
+        if parameter in velocity:  # As in torch/optim's sgd.lua, whose dampening is the momentum unless it is given.
+            momentum = 0.5 + 0.1 * epoch
+            velocity[parameter] = momentum * velocity[parameter] + (1 - momentum) * gradient
+        else:
+            velocity[parameter] = gradient
         parameter.data -= 0.05 / (1.2 if level == 0 else 1.1) ** epoch * velocity[parameter]
 
 

@@ -97,6 +97,8 @@ def test_published_initialisation_starts_from_an_even_blend(published: VGAN) -> 
             assert not module.bias.any()
     eps = {m.eps for m in published.discriminator.modules() if isinstance(m, nn.BatchNorm3d)}
     assert eps == {1e-3}
+    encoder = VGAN((3, 16, 16, 16), base_channels=2, conditional=True).generator.encoder
+    assert {m.eps for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}  # main_conditional.lua
     with torch.no_grad():
         mask = published.generator(published.sample_latent(2)).mask
     # Of the sum of 512 products with weights of deviation 0.01, half of them with zeros: 0.16, a quarter of it in m.
