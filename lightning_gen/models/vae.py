@@ -15,11 +15,13 @@ for what differs from the papers and why.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import MultiStepLR
 
 from lightning_gen.errors import DataError
 from lightning_gen.functional.bounds import (
@@ -30,7 +32,7 @@ from lightning_gen.functional.bounds import (
     normal_log_prob,
 )
 from lightning_gen.functional.precision import widen
-from lightning_gen.models.base import Batch, Condition, LikelihoodModule
+from lightning_gen.models.base import Batch, Condition, LikelihoodModule, pixel_frequencies
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
@@ -127,8 +129,11 @@ class VAE(LikelihoodModule):
         num_importance_samples: draws of z for each image in `log_prob`, and so in `test`.
         optimizer: the paper's Adagrad, or Adam.
         lr: step size; the paper picked from 0.01, 0.02 and 0.1.
+        lr_milestones: after each of these epochs the step size is multiplied by `lr_gamma`.
+        lr_gamma: see `lr_milestones`.
         weight_decay: on the loss per image; the paper's prior N(0, I) on the weights is 1 / number of training images.
         init_std: weights are drawn from N(0, init_std^2), biases are 0; None keeps PyTorch's initialisation.
+        mean_bias: start the means' output biases at the logits of the training images' mean, as Burda et al. 2015 do.
 
     Raises:
         DataError: in `fit`, `validate` and `test`, if a Bernoulli decoder gets pixels that are not 0 or 1.
@@ -149,8 +154,11 @@ class VAE(LikelihoodModule):
         num_importance_samples: int = 200,
         optimizer: Literal["adagrad", "adam"] = "adagrad",
         lr: float = 0.02,
+        lr_milestones: tuple[int, ...] = (),
+        lr_gamma: float = 0.1,
         weight_decay: float = 2e-5,
         init_std: float | None = 0.01,
+        mean_bias: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -170,6 +178,15 @@ class VAE(LikelihoodModule):
                 if isinstance(layer, nn.Linear):
                     nn.init.normal_(layer.weight, std=init_std)
                     nn.init.zeros_(layer.bias)
+
+    def initialize_from(self, batches: Iterable[Any]) -> None:
+        """With `mean_bias`, let the decoder start from independent pixels with the data's frequencies."""
+        if self.hparams["mean_bias"]:
+            self.decoder[-1].bias.data[: math.prod(self.image_shape)] = pixel_frequencies(batches).logit()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checkpoints from before `mean_bias` do not say that there is nothing to set."""
+        checkpoint["state_dict"].setdefault("initialized", torch.tensor(True))
 
     # The model --------------------------------------------------------------------------------------------------
 
@@ -311,9 +328,10 @@ class VAE(LikelihoodModule):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimizer = {"adagrad": torch.optim.Adagrad, "adam": torch.optim.Adam}[self.hparams["optimizer"]]
-        return optimizer(self.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[MultiStepLR]]:
+        kind = {"adagrad": torch.optim.Adagrad, "adam": torch.optim.Adam}[self.hparams["optimizer"]]
+        optimizer = kind(self.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
+        return [optimizer], [MultiStepLR(optimizer, self.hparams["lr_milestones"], self.hparams["lr_gamma"])]
 
     def _score(self, batch: Batch) -> Tensor:
         return self.elbo(batch["image"])

@@ -325,3 +325,28 @@ def test_the_table_of_test_tells_how_many_samples_count() -> None:
     assert 1 < figures["test/effective_samples"] <= 50
     assert model.figure_protocols("test")["effective_samples"] == "of 50 importance samples, mean over images"
     assert "effective_samples" not in model.figure_protocols("val")
+
+
+def test_step_size_falls_at_the_milestones() -> None:
+    seen = []
+
+    class Watched(VAE):
+        def on_train_epoch_start(self) -> None:
+            seen.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    model = Watched((1, 1, 2), 1, 2, lr=1.0, lr_milestones=(1, 3), lr_gamma=0.5)
+    quiet_trainer(max_epochs=4).fit(model, torch.utils.data.DataLoader(torch.zeros(4, 1, 1, 2), batch_size=2))
+    assert seen == [1.0, 0.5, 0.5, 0.25]
+
+
+def test_the_decoder_may_start_at_the_mean_image() -> None:
+    """Frequencies with one white and one black image more; and checkpoints from before this option load."""
+    images = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]).view(4, 1, 1, 2)
+    model = VAE((1, 1, 2), 1, 2, lr=0.0, mean_bias=True)
+    quiet_trainer(max_epochs=1).fit(model, torch.utils.data.DataLoader(images, batch_size=2))
+    torch.testing.assert_close(model.decoder[-1].bias.sigmoid(), torch.tensor([4 / 6, 2 / 6]))
+    state = model.state_dict()
+    del state["initialized"]
+    checkpoint = {"state_dict": state}
+    model.on_load_checkpoint(checkpoint)
+    VAE((1, 1, 2), 1, 2).load_state_dict(checkpoint["state_dict"])
