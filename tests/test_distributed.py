@@ -32,6 +32,7 @@ from lightning_gen.models import (
     BernoulliMixture,
     Captioner,
     CharCNNRNN,
+    ConditionalDCGAN,
     ConvolutionalCGAN,
     DigitClassifier,
     DRAWClassifier,
@@ -120,6 +121,13 @@ class RowsACGAN(Rows, ACGAN):
 
     def draw_condition(self, num_samples: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         return {"label": (10 * self.rows(())).long()}
+
+
+class RowsConditionalDCGAN(Rows, ConditionalDCGAN):
+    """Under a label that the image itself gives."""
+
+    as_batch = RowsACGAN.as_batch
+    sample_latent, on_train_epoch_start = RowsDCGAN.sample_latent, RowsDCGAN.on_train_epoch_start
 
 
 class RowsGANINTCLS(Rows, GANINTCLS):
@@ -420,6 +428,7 @@ MODELS = {
         lr=0.5,
     ),
     "dcgan": lambda: RowsDCGAN((1, 28, 28), latent_dim=3, base_channels=2, lr=0.01),
+    "conditional_dcgan": lambda: RowsConditionalDCGAN(latent_dim=3, base_channels=2, hidden_size=4, lr=0.01),
     "acgan": lambda: RowsACGAN(
         (1, 28, 28),
         latent_dim=3,

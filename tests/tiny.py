@@ -25,6 +25,7 @@ TINY: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # model: a reci
     "CGAN": ("cgan/digits", {"hidden_sizes": (10, 20, 30), "maxout_units": (20, 10, 20)}, {}),
     "Captioner": ("captioner/digits", {"base_channels": 4, "feature_dim": 16, "hidden_size": 16}, {}),
     "CharCNNRNN": ("char_cnn_rnn/digits", {"channels": (8, 8, 8), "text_dim": 16}, {}),
+    "ConditionalDCGAN": ("dcgan/digits_conditional", {"base_channels": 4, "hidden_size": 16}, {}),
     "ConvolutionalCGAN": (
         "cgan/digits",
         {"condition_size": 10, "hidden_size": 100, "maxout_channels": (4, 4, 4), "maxout_units": 10},

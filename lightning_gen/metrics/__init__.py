@@ -13,6 +13,7 @@ from lightning_gen.metrics.manifold import Coverage, Density, Precision, Recall
 from lightning_gen.metrics.memorization import Memorization
 from lightning_gen.metrics.mmd import MMD
 from lightning_gen.metrics.ms_ssim import MSSSIM
+from lightning_gen.metrics.nearest_neighbor_error import NearestNeighborError
 from lightning_gen.metrics.parzen import ParzenLogLikelihood
 from lightning_gen.metrics.placement import BoxIoU, KeypointAccuracy
 from lightning_gen.metrics.support_size import SupportSize
@@ -34,6 +35,7 @@ __all__ = [
     "KeypointAccuracy",
     "LabelScore",
     "Memorization",
+    "NearestNeighborError",
     "ParzenLogLikelihood",
     "Precision",
     "Recall",

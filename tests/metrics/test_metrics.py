@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist, pdist
-from sklearn.neighbors import KernelDensity
+from sklearn.neighbors import KernelDensity, KNeighborsClassifier
 from torch import Tensor, nn
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
@@ -36,6 +36,7 @@ from lightning_gen.metrics import (
     InceptionScore,
     KernelDistance,
     Memorization,
+    NearestNeighborError,
     ParzenLogLikelihood,
     Precision,
     Recall,
@@ -62,6 +63,7 @@ METRICS = {
     "mmd_p_value": lambda: TwoSamplePValue(num_permutations=100),
     "mmd_p_value_digits": lambda: TwoSamplePValue("features", num_permutations=100),
     "ms_ssim": lambda: MSSSIM(num_pairs=10),
+    "nearest_neighbor_error": NearestNeighborError,
     "parzen": lambda: ParzenLogLikelihood([0.1, 0.2, 0.4], num_tuning=20),
     "precision_digits": lambda: Precision(k=3),
     "recall_digits": lambda: Recall(k=3),
@@ -342,6 +344,19 @@ def test_copies_are_flagged() -> None:
     # Where the held-out images are copies too, a sample cannot be nearer.
     metric.update(Samples(DATA["training"].images.repeat(3, 1, 1, 1)), role="reference")
     assert metric.compute() == 1
+
+
+def test_nearest_neighbor_error_equals_scikit_learn() -> None:
+    """Of a classifier that has learned from the generated images and their labels."""
+    x = [DATA[role].images.mul(255).round().flatten(1).numpy() for role in ("generated", "reference")]
+    machine = KNeighborsClassifier(1).fit(x[0], LABELS[:60])
+    share = 1 - machine.score(x[1], LABELS[:50])
+    metric = make("nearest_neighbor_error")
+    assert 0 < share < 1
+    assert metric.compute().item() == pytest.approx(share)
+    assert metric.standard_error == pytest.approx(np.sqrt(share * (1 - share) / 50))
+    with pytest.raises(DataError, match="got generated images without"):
+        metric.update(DATA["generated"])
 
 
 @pytest.mark.parametrize("size", [50, 1000])
