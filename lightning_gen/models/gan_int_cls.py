@@ -212,7 +212,10 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         interp_weight: what images of points between captions weigh in the generator's loss; 0 for none.
         interp_beta: b, where these points lie.
         mismatch: what makes an image one of another caption: another `label`, other `attributes`, or that it is
-            another `image`.
+            another `image` of the batch; or the data bring it, as `wrong_image`, of the shape of `image`.
+        joint_normalization: let the discriminator normalise right, wrong and generated pairs as one batch, of which
+            both losses come. In batches of their own, as published, what sets all pairs of one kind apart from all of
+            another can be read off the statistics of the batch, and D need not look at the pair.
         style_from_epoch: from this epoch on, G and D stand still and the style encoder learns; None for no such
             encoder.
         lr: Adam's step size in the first epochs.
@@ -244,7 +247,8 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         cls_weight: float = 0.5,
         interp_weight: float = 1.0,
         interp_beta: float = 0.5,
-        mismatch: Literal["label", "attributes", "image"] = "label",
+        mismatch: Literal["label", "attributes", "image", "wrong_image"] = "label",
+        joint_normalization: bool = False,
         style_from_epoch: int | None = None,
         lr: float = 2e-4,
         betas: tuple[float, float] = (0.5, 0.999),
@@ -263,6 +267,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         self.interp_weight = interp_weight
         self.interp_beta = interp_beta
         self.mismatch = mismatch
+        self.joint_normalization = joint_normalization
         self.style_from_epoch = style_from_epoch
         self.generator = Generator(image_shape, latent_dim, text_dim, text_features, generator_channels)
         self.discriminator = Discriminator(image_shape, text_dim, text_features, discriminator_channels)
@@ -347,7 +352,10 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
                 f"The batch holds {sorted(batch)}; mismatch={self.mismatch} needs {self.mismatch!r}: give --model."
                 "mismatch image, where every other image is one of another caption."
             )
-        if not self.do_not_fit(batch).any():
+        if self.mismatch == "wrong_image":
+            if (found := tuple(batch["wrong_image"].shape)) != (expected := tuple(batch["image"].shape)):
+                raise DataError(f"The batch holds wrong images of shape {found} beside images of {expected}.")
+        elif not self.do_not_fit(batch).any():
             raise DataError(
                 f"All {len(batch['image'])} images of a batch have the same {self.mismatch}, so that every caption "
                 "fits each; give larger batches of more classes, another --model.mismatch, or --model.cls_weight 0."
@@ -369,8 +377,23 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         others = self.do_not_fit(batch)
         return ((1 + torch.rand(others.shape, device=others.device)) * others).argmax(1), others.any(1)
 
+    def wrong_images(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """For each caption an image that it does not fit, in [-1, 1], and which of them count, `(N,)`; None for all."""
+        if self.mismatch == "wrong_image":
+            return 2 * batch["wrong_image"] - 1, None
+        rows, counts = self.draw_mismatches(batch)
+        return 2 * batch["image"][rows] - 1, counts
+
+    def with_midpoints(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """The texts that G draws for its own loss, those between captions among them, and what each weighs, `(M,)`."""
+        weights = torch.ones(len(text), device=self.device)
+        if not self.interp_weight:
+            return text, weights
+        between = midpoints(text, self.interp_beta)
+        return torch.cat([text, between]), torch.cat([weights, self.interp_weight * weights.new_ones(len(between))])
+
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Update D on right, wrong and generated pairs, which batch normalisation sees apart, then G on new ones."""
+        """Update D on right, wrong and generated pairs, and G on images of captions and of points between them."""
         batch = self.as_batch(batch)
         images, text = 2 * batch["image"] - 1, self.draw_text(batch, self.num_captions)
         if len(images) < 2:
@@ -380,27 +403,47 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
             )
         if not self.is_playing:
             return self.style_step(text)
-        optimizer_d, optimizer_g = self.optimizers()[:2]  # type: ignore[index]
+        play = self.joint_losses if self.joint_normalization else self.separate_losses
+        loss_d, loss_g = play(batch, images, text)
+        self.log_dict({"train/loss_d": loss_d, "train/loss_g": loss_g}, prog_bar=True)
 
+    def separate_losses(self, batch: Batch, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """As published: D sees pairs of each kind as a batch of their own and moves, then G on new images."""
+        optimizer_d, optimizer_g = self.optimizers()[:2]  # type: ignore[index]
         with torch.no_grad():
             fake = self.generator(self.sample_latent(len(text)), text)
         real_logits, fake_logits = self.discriminator(images, text), self.discriminator(fake, text)
         wrong_logits, counts = fake_logits, None
         if self.cls_weight:
-            rows, counts = self.draw_mismatches(batch)
-            wrong_logits = self.discriminator(images[rows], text)
+            wrong, counts = self.wrong_images(batch)
+            wrong_logits = self.discriminator(wrong, text)
         loss_d = cls_loss(real_logits, wrong_logits, fake_logits, self.cls_weight, counts)
         self.step((optimizer_d, loss_d))
 
-        weights = torch.ones(len(text), device=self.device)
-        if self.interp_weight:  # Each image is judged beside the text that it was made of.
-            between = midpoints(text, self.interp_beta)
-            text = torch.cat([text, between])
-            weights = torch.cat([weights, self.interp_weight * torch.ones(len(between), device=self.device)])
+        text, weights = self.with_midpoints(text)  # Each image is judged beside the text that it was made of.
         logits = self.discriminator(self.generator(self.sample_latent(len(text)), text), text)
         loss_g = (weights * F.softplus(-widen(logits).squeeze(1))).mean()
         self.step((optimizer_g, loss_g))
-        self.log_dict({"train/loss_d": loss_d, "train/loss_g": loss_g}, prog_bar=True)
+        return loss_d, loss_g
+
+    def joint_losses(self, batch: Batch, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """D sees all pairs as one batch, and both networks move by what it says of them."""
+        optimizer_d, optimizer_g = self.optimizers()[:2]  # type: ignore[index]
+        drawn_text, weights = self.with_midpoints(text)
+        fake = self.generator(self.sample_latent(len(drawn_text)), drawn_text)
+        pairs, counts = [(images, text)], None
+        if self.cls_weight:
+            wrong, counts = self.wrong_images(batch)
+            pairs.append((wrong, text))
+        seen, beside = (torch.cat(parts) for parts in zip(*pairs, (fake, drawn_text), strict=True))
+        real_logits, *wrong_logits, fake_logits = self.discriminator(seen, beside).split(
+            [len(text)] * len(pairs) + [len(drawn_text)]
+        )
+        of_captions = fake_logits[: len(text)]
+        loss_d = cls_loss(real_logits, *(wrong_logits or [of_captions]), of_captions, self.cls_weight, counts)
+        loss_g = (weights * F.softplus(-widen(fake_logits).squeeze(1))).mean()
+        self.step((optimizer_d, loss_d), (optimizer_g, loss_g))
+        return loss_d, loss_g
 
     @property
     def is_playing(self) -> bool:
