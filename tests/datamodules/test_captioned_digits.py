@@ -6,6 +6,7 @@ import torch
 from lightning_gen.datamodules import CaptionedDigitsDataModule
 from lightning_gen.datamodules.captioned_digits import ATTRIBUTES, COLOURS, is_held_out
 from lightning_gen.errors import DataError
+from lightning_gen.functional.captions import read_digit_caption
 from lightning_gen.functional.strokes import stroke_slant, stroke_thickness
 
 
@@ -109,3 +110,75 @@ def test_bad_arguments() -> None:
         CaptionedDigitsDataModule(image_size=15)
     with pytest.raises(DataError, match="no colours to keep for the test"):
         CaptionedDigitsDataModule(plain=True)
+
+
+@pytest.fixture(scope="module")
+def redrawn() -> CaptionedDigitsDataModule:
+    weights = {"digit": 3.0, "thickness": 1.0, "slant": 1.0, "colour": 1.0, "position": 1.0}
+    data = CaptionedDigitsDataModule(own_size=True, redraw=True, wrong_attributes=weights)
+    data.setup()
+    return data
+
+
+def test_redrawn_digits_are_new_each_time_and_what_is_said(redrawn: CaptionedDigitsDataModule) -> None:
+    dataset = redrawn.datasets["train"]
+    first, second = dataset.__getitems__(range(300)), dataset.__getitems__(range(300))
+    assert torch.equal(first["label"], second["label"])
+    assert torch.equal(first["attributes"][:, :3], second["attributes"][:, :3])
+    assert (first["attributes"][:, 3:] != second["attributes"][:, 3:]).any(1).float().mean() > 0.8
+    for batch in (first, second):
+        said = [[read_digit_caption(caption) for caption in captions] for captions in batch["caption"]]
+        assert all(set(read) == {tuple(row)} for read, row in zip(said, batch["attributes"].tolist(), strict=True))
+        assert not is_held_out(batch["attributes"][:, 0], batch["attributes"][:, 3]).any()
+        assert torch.equal(seen_looks(batch["image"]), batch["attributes"][:, 3:])
+        height = batch["image"].amax((1, 3)) > 0.3
+        assert 18 < height.sum(1).float().mean() < 21  # A digit of MNIST has 20 rows.
+
+
+def seen_looks(images: torch.Tensor) -> torch.Tensor:
+    """Colour and place as the pixels show them, `(N, 2)`."""
+    ink = images.amax(1)
+    pixels = images.flatten(2)[torch.arange(len(images)), :, ink.flatten(1).argmax(1)]
+    tints = torch.tensor(list(COLOURS.values()))
+    colour = (pixels[:, None] / pixels.amax(1)[:, None, None] - tints).abs().sum(2).argmin(1)
+    centre = (ink.sum(1) * torch.arange(32.0)).sum(1) / ink.sum((1, 2))
+    return torch.stack([colour, (centre[:, None] - torch.tensor([12.0, 16.0, 20.0])).abs().argmin(1)], 1)
+
+
+def test_wrong_images_differ_in_one_attribute_that_training_may_show(redrawn: CaptionedDigitsDataModule) -> None:
+    dataset = redrawn.datasets["train"]
+    attributes = dataset.__getitems__(range(4000))["attributes"]
+    changed = dataset.changed(attributes)
+    different = changed != attributes
+    assert (different.sum(1) == 1).all()
+    assert different.float().mean(0).tolist() == pytest.approx([3 / 7, *4 * [1 / 7]], abs=0.03)
+    assert not is_held_out(changed[:, 0], changed[:, 3]).any()
+    for size, column in zip(redrawn.attribute_sizes, changed.T, strict=True):
+        assert set(column.tolist()) == set(range(size))
+    batch = dataset.__getitems__(range(500))
+    looks = seen_looks(batch["wrong_image"]) != batch["attributes"][:, 3:]
+    assert looks.float().mean(0).tolist() == pytest.approx([1 / 7, 1 / 7], abs=0.06)
+    assert not looks.all(1).any()
+
+
+def test_held_out_digits_are_not_redrawn_at_all(redrawn: CaptionedDigitsDataModule) -> None:
+    """Validation and test images stay as they are, whatever training draws."""
+    again = CaptionedDigitsDataModule(own_size=True)
+    again.setup()
+    for split in ("val", "test"):
+        assert torch.equal(again.datasets[split].columns["image"], redrawn.datasets[split].columns["image"])
+        assert "wrong_image" not in redrawn.datasets[split].columns
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"wrong_attributes": {"digit": 1.0}},
+        {"redraw": True, "wrong_attributes": {"size": 1.0}},
+        {"plain": True, "zero_shot": None, "redraw": True},
+        {"own_size": True, "image_size": 24},
+    ],
+)
+def test_settings_that_do_not_go_together(arguments: dict[str, object]) -> None:
+    with pytest.raises(DataError):
+        CaptionedDigitsDataModule(**arguments)

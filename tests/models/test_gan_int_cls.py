@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 
 from lightning_gen.callbacks import Diagnosis
 from lightning_gen.cli import main
-from lightning_gen.datamodules import DigitsDataModule
+from lightning_gen.datamodules import CaptionedDigitsDataModule, DigitsDataModule
 from lightning_gen.errors import CheckpointError, ConditionError, DataError, WeightsNotFoundError
+from lightning_gen.functional.captions import ATTRIBUTES
 from lightning_gen.models import GANINTCLS
 from lightning_gen.models.gan_int_cls import Residual, cls_loss, midpoints
 from lightning_gen.nn import BagOfWords
@@ -329,6 +330,72 @@ def test_training_is_the_published_update() -> None:
         adam(-(s[:6].log().sum() + 2 * s[6:].log().sum()) / 9, generator, t)
     for name, value in reference.named_parameters():
         torch.testing.assert_close(model.get_parameter(name), value, rtol=1e-6, atol=1e-8, msg=name)
+
+
+def test_joint_training_by_hand() -> None:
+    """Three batches by the Trainer equal three written out: D sees all pairs at once, and both networks learn by it."""
+    arguments = {"num_captions": 1, "lr": 0.01, "joint_normalization": True, "mismatch": "wrong_image"}
+    model, reference = small(**arguments).double(), small(**arguments).double()
+    data = [{**batch, "wrong_image": batch["image"].flip(0)} for batch in batches(3, 6, torch.float64)]
+    torch.manual_seed(1)
+    fit(model, data, precision="64-true")
+
+    torch.manual_seed(1)
+    torch.empty((), dtype=torch.int64).random_()  # The loader's base seed.
+    d, g = reference.discriminator.train(), reference.generator.train()
+    optimizers = {
+        n: torch.optim.Adam([p for p in n.parameters() if p.requires_grad], 0.01, (0.5, 0.999)) for n in (d, g)
+    }
+    for batch in data:
+        text = batch["text_embedding"][torch.arange(6), torch.randint(3, (6, 1))[:, 0]]
+        drawn = torch.cat([text, (text[:3] + text[3:]) / 2])
+        fake = g(torch.randn(9, 3, dtype=torch.float64), drawn)
+        images = torch.cat([2 * batch["image"] - 1, 2 * batch["wrong_image"] - 1, fake])
+        s = d(images, torch.cat([text, text, drawn])).sigmoid()[:, 0]
+        right, wrong, first, every = s[:6], s[6:12], s[12:18], s[12:]
+        losses = {
+            d: -right.log().mean() - 0.5 * (1 - wrong).log().mean() - 0.5 * (1 - first).log().mean(),
+            g: -every.log().mean(),
+        }
+        for network in losses:
+            parameters = [p for p in network.parameters() if p.requires_grad]
+            for p, grad in zip(
+                parameters, torch.autograd.grad(losses[network], parameters, retain_graph=True), strict=True
+            ):
+                p.grad = grad
+        for optimizer in optimizers.values():
+            optimizer.step()
+    for name, value in reference.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name), value, rtol=1e-6, atol=1e-8, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("joint", [False, True])
+def test_whether_the_pair_is_judged_or_the_batch(joint: bool) -> None:
+    """One right pair among wrong ones, and one wrong pair among right ones: the right one is to get the higher logit.
+
+    D learns by captioned digits. Where right and wrong pairs are normalised apart, it reads off the batch of which kind
+    all its pairs are, and the one pair is taken for what those around it are.
+    """
+    torch.manual_seed(0)
+    words = sorted({word for values in ATTRIBUTES.values() for said in values for word in " ".join(said).split()})
+    sizes = {"generator_channels": 8, "discriminator_channels": 16, "text_features": 32, "latent_dim": 20}
+    encoder = ("lightning_gen.nn.BagOfWords", {"words": " ".join(words)})
+    settings = {"interp_weight": 0.0, "mismatch": "attributes", "joint_normalization": joint, "lr": 1e-3}
+    model = GANINTCLS((3, 32, 32), len(words), *encoder, num_captions=1, **settings, **sizes)
+    data = CaptionedDigitsDataModule(batch_size=32)
+    quiet_trainer(max_epochs=4, limit_val_batches=0).fit(model, data.train_dataloader())
+    judge, higher = model.discriminator.train(), []
+    with torch.no_grad():
+        for batch in data.test_dataloader():
+            rows, _ = model.draw_mismatches(batch)
+            right, text = 2 * batch["image"] - 1, model.draw_text(batch, 1)
+            wrong = right[rows]
+            among_wrong = judge(torch.cat([right[:1], wrong[1:]]), text)[0]
+            among_right = judge(torch.cat([wrong[:1], right[1:]]), text)[0]
+            higher.append(float(among_wrong > among_right))
+    share = sum(higher) / len(higher)
+    assert share > 0.9 if joint else share < 0.5
 
 
 def test_step_sizes_are_halved() -> None:
