@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_gen.functional.precision import widen
+
 
 def langevin_step(
     h: Tensor, prior: Tensor, condition: Tensor, noise: Tensor, prior_weight: float, condition_weight: float
@@ -68,7 +70,7 @@ def ascent_step(h: Tensor, gradient: Tensor, length: float, bounds: Tensor, deca
 
 def class_log_prob(logits: Tensor, labels: Tensor) -> Tensor:
     r"""$\log p(y = c \mid x)$ in nats, `(N, K)` and `(N,) -> (N,)`; its gradient by the logits is onehot_c - p."""
-    return logits.log_softmax(1).gather(1, labels[:, None]).squeeze(1)
+    return widen(logits).log_softmax(1).gather(1, labels[:, None]).squeeze(1)
 
 
 def truncated_class_score(logits: Tensor, labels: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ def truncated_class_score(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         `(N,)`, of which only the gradient has a meaning.
     """
-    own = logits.gather(1, labels[:, None]).squeeze(1)
+    own = widen(logits).gather(1, labels[:, None]).squeeze(1)
     return own * (1 - class_log_prob(logits, labels).exp()).detach()
 
 

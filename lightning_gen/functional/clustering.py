@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_gen.errors import DataError
 from lightning_gen.functional.neighbors import nearest_neighbors
+from lightning_gen.functional.precision import widen
 
 
 class Clusters(NamedTuple):
@@ -41,7 +42,7 @@ def k_means(
     >>> k_means(torch.tensor([[0.0], [1.0], [9.0], [11.0]]), 4).objectives[-1]
     0.0
     """
-    points = points.flatten(1)
+    points = widen(points.flatten(1))
     if not 1 <= num_centroids <= len(points):
         raise DataError(f"{num_centroids} centroids were asked for, of {len(points)} points; expected 1 to as many.")
     rows = torch.randperm(len(points), generator=generator)[:num_centroids].to(points.device)

@@ -73,7 +73,7 @@ def mixture_mmd2(p: Mixture, q: Mixture, bandwidth: float) -> Tensor:
         squares = (a.means[:, None] - c.means).square().sum(-1)
         v = bandwidth + a.variances[:, None] + c.variances
         kernel = (bandwidth / v) ** (a.means.shape[1] / 2) * (-0.5 * squares / v).exp()
-        return a.weights @ kernel @ c.weights
+        return (a.weights[:, None] * kernel * c.weights).sum()
 
     return mean_kernel(p, p) - 2 * mean_kernel(p, q) + mean_kernel(q, q)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen.functional.clustering import k_means
+from lightning_gen.functional.precision import widen
 
 
 class DiagonalMixture(NamedTuple):
@@ -20,11 +21,14 @@ class DiagonalMixture(NamedTuple):
 
     def log_joint(self, points: Tensor) -> Tensor:
         """Log p(x, k) of each point and component, `(N, D) -> (N, K)`, in nats: two matrix products."""
-        precisions = 1 / self.variances
-        squares = points.square() @ precisions.T - 2 * points @ (self.means * precisions).T
-        squares = squares + (self.means.square() * precisions).sum(1)
-        normalizer = self.variances.log().sum(1) + self.means.shape[1] * math.log(2 * math.pi)
-        return self.weights.log() - 0.5 * (squares + normalizer)
+        points = widen(points)
+        weights, means, variances = (part.to(points.dtype) for part in self)
+        precisions = 1 / variances
+        with torch.autocast(points.device.type, enabled=False):  # A difference of large sums.
+            squares = points.square() @ precisions.T - 2 * points @ (means * precisions).T
+        squares = squares + (means.square() * precisions).sum(1)
+        normalizer = variances.log().sum(1) + means.shape[1] * math.log(2 * math.pi)
+        return weights.log() - 0.5 * (squares + normalizer)
 
     def log_prob(self, points: Tensor) -> Tensor:
         """Log p(x) in nats, `(N, D) -> (N,)`."""

@@ -57,7 +57,8 @@ def interpolate(start: Tensor, end: Tensor, steps: int, spherical: bool = False)
     """
     t = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)[:, None]
     if spherical:
-        cosine = (start @ end) / (start.norm() * end.norm())
+        with torch.autocast(start.device.type, enabled=False):  # Near 1 the arc cosine magnifies what is rounded.
+            cosine = (start @ end) / (start.norm() * end.norm())
         angle = cosine.clamp(-1, 1).acos()
         if 1e-4 < angle < math.pi - 1e-4:  # Else the arc is the line, or no arc is the shortest.
             return (((1 - t) * angle).sin() * start + (t * angle).sin() * end) / angle.sin()

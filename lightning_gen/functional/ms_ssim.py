@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_gen.functional.precision import widen
+
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the five scales, from the finest on (Wang et al. 2003, section 3.2)."""
 
@@ -26,8 +28,9 @@ def ms_ssim(x: Tensor, y: Tensor, scales: int | None = None) -> Tensor:
 
     $c_j$ compares contrast and structure at scale j, and the luminance too at the last one, each a mean over pixels and
     channels. Windows are Gaussian, 11 x 11 with a standard deviation of 1.5 and only where they lie inside; in smaller
-    images both shrink in proportion, as in the code that AC-GAN's authors measured with. Fewer than five scales have
-    weights of the same sum. What is negatively correlated has a similarity of 0.
+    images both shrink in proportion, and a last odd row or column is halved with itself, as in the code that AC-GAN's
+    authors measured with. Fewer than five scales have weights of the same sum. What is negatively correlated has a
+    similarity of 0. Computed in float32 or float64 whatever the precision around it.
 
     Args:
         x: `(N, C, H, W)` in [0, 1].
@@ -42,15 +45,25 @@ def ms_ssim(x: Tensor, y: Tensor, scales: int | None = None) -> Tensor:
     (tensor([1.]), tensor([0.]))
     """
     scales = scales or num_scales(min(x.shape[2:]))
+    x, y = widen(x), widen(y)
     weights = torch.tensor(WEIGHTS[:scales]) * (sum(WEIGHTS) / sum(WEIGHTS[:scales]))
     similarity = torch.ones(len(x), dtype=x.dtype, device=x.device)
-    for scale, weight in enumerate(weights.tolist()):
-        if scale:
-            x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
-        luminance, contrast = _compare(x, y)
-        term = contrast if scale < scales - 1 else luminance * contrast
-        similarity = similarity * term.mean((1, 2, 3)).clamp(min=0) ** weight
+    with torch.autocast(x.device.type, enabled=False):  # Variances are differences of squares.
+        for scale, weight in enumerate(weights.tolist()):
+            if scale:
+                x, y = _halve(x), _halve(y)
+            luminance, contrast = _compare(x, y)
+            term = contrast if scale < scales - 1 else luminance * contrast
+            similarity = similarity * term.mean((1, 2, 3)).clamp(min=0) ** weight
     return similarity
+
+
+def _halve(x: Tensor) -> Tensor:
+    """Means of 2 x 2 pixels, `(N, C, H, W) -> (N, C, ceil(H / 2), ceil(W / 2))`."""
+    odd_rows, odd_columns = x.shape[2] % 2, x.shape[3] % 2
+    if odd_rows or odd_columns:
+        x = F.pad(x, (0, odd_columns, 0, odd_rows), mode="replicate")
+    return F.avg_pool2d(x, 2)
 
 
 def _compare(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

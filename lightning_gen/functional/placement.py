@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_gen.functional.precision import widen
+
 
 def crop_transform(boxes: Tensor) -> Tensor:
     r"""The affine maps that bring the corners of a square onto those of boxes, for `affine_grid`.
@@ -53,8 +55,10 @@ def warp(maps: Tensor, transforms: Tensor) -> Tensor:
     Returns:
         `(N, C, H, W)`.
     """
-    grid = F.affine_grid(transforms.to(maps.dtype), list(maps.shape), align_corners=True)
-    return F.grid_sample(maps, grid, align_corners=True)
+    wide = widen(maps)
+    with torch.autocast(maps.device.type, enabled=False):  # In 8 bits a place may be off by half a cell of 64.
+        grid = F.affine_grid(transforms.to(wide.dtype), list(maps.shape), align_corners=True)
+        return F.grid_sample(wide, grid, align_corners=True).to(maps.dtype)
 
 
 def crop_boxes(maps: Tensor, boxes: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_gen.functional.precision import widen
+
 
 def stroke_thickness(images: Tensor) -> Tensor:
     """Mean width of the strokes: twice the ink over the length of its outline.
@@ -24,11 +26,12 @@ def stroke_thickness(images: Tensor) -> Tensor:
     >>> round(stroke_thickness(bar).item(), 1)
     4.0
     """
+    images = widen(images)
     around = F.pad(images, (1, 1, 1, 1))
     across = (around[:, 1:-1, 2:] - around[:, 1:-1, :-2]) / 2
     down = (around[:, 2:, 1:-1] - around[:, :-2, 1:-1]) / 2
     outline = (across.square() + down.square()).sqrt().sum((1, 2))
-    return 2 * images.sum((1, 2)) / outline.clamp(min=max(1e-12, torch.finfo(images.dtype).tiny))
+    return 2 * images.sum((1, 2)) / outline.clamp(min=1e-12)
 
 
 def stroke_slant(images: Tensor) -> Tensor:
@@ -44,12 +47,13 @@ def stroke_slant(images: Tensor) -> Tensor:
     >>> round(stroke_slant(leaning).item(), 3)
     1.0
     """
-    tiny = max(1e-12, torch.finfo(images.dtype).tiny)  # 1e-12 is 0 in half precision.
-    mass = images.sum((1, 2)).clamp(min=tiny)[:, None]
+    images = widen(images)
+    mass = images.sum((1, 2)).clamp(min=1e-12)[:, None]
     rows, columns = (torch.arange(size, dtype=images.dtype, device=images.device) for size in images.shape[1:])
     by_row, by_column = images.sum(2) / mass, images.sum(1) / mass
     down = rows - (by_row * rows).sum(1, keepdim=True)
     across = columns - (by_column * columns).sum(1, keepdim=True)
     variance = (by_row * down.square()).sum(1)
-    covariance = torch.einsum("nhw,nh,nw->n", images, down, across) / mass.squeeze(1)
-    return -covariance / variance.clamp(min=tiny)
+    with torch.autocast(images.device.type, enabled=False):  # Terms of both signs all but cancel.
+        covariance = torch.einsum("nhw,nh,nw->n", images, down, across) / mass.squeeze(1)
+    return -covariance / variance.clamp(min=1e-12)

@@ -50,8 +50,9 @@ class AttributeAgreement(SampleMetric):
     def update(self, samples: Samples, batch: Batch | None = None, role: Role = "generated") -> None:
         if role != "generated":
             return
-        network = self._network[0]
-        found = network.read(network.head(self._read(samples, "features")))[:, self._place]
+        network, features = self._network[0], self._read(samples, "features")
+        with torch.autocast(features.device.type, enabled=False):  # As the extractor reads them.
+            found = network.read(network.head(features))[:, self._place]
         if batch is None or not set(self.batch_keys) <= set(batch):
             raise DataError(f"AttributeAgreement needs {' and '.join(self.batch_keys)} of what was asked for.")
         right = found == batch["attributes"][:, self._place].to(found.device)

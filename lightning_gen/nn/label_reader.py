@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gen.errors import CheckpointError
+from lightning_gen.functional.precision import widen
 from lightning_gen.nn.features import FeatureExtractor, Features
 
 
@@ -44,8 +45,10 @@ class LabelNetwork(nn.Module):
 
     def labels_of(self, maps: Tensor) -> Tensor:
         """The label with the nearest colour, `(N, 3, H, W)` in [0, 1] -> integers `(N, H, W)`."""
+        maps = widen(maps)
         palette = self.palette.to(maps.dtype)
-        products = torch.einsum("nchw,kc->nkhw", maps, palette)
+        with torch.autocast(maps.device.type, enabled=False):  # A difference of squares.
+            products = torch.einsum("nchw,kc->nkhw", maps, palette)
         return (palette.square().sum(1)[:, None, None] - 2 * products).argmin(1)
 
 

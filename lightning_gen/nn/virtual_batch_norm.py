@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_gen.functional.precision import widen
+
 
 class VirtualBatchNorm(nn.Module):
     """Normalise each example by the statistics of a fixed reference batch and of the example itself.
@@ -33,7 +35,8 @@ class VirtualBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        n, positions = self.num_reference, tuple(range(2, x.ndim))
+        n, positions, dtype = self.num_reference, tuple(range(2, x.ndim)), x.dtype
+        x = widen(x)  # A variance is a difference of squares.
         moments = torch.stack([x, x.square()])  # (2, n + N, C, ...)
         if positions:
             moments = moments.mean([dim + 1 for dim in positions], keepdim=True)
@@ -42,4 +45,4 @@ class VirtualBatchNorm(nn.Module):
         mean, square = torch.cat([reference.expand_as(moments[:, :n]), live], dim=1)
         channels = (-1,) + (1,) * len(positions)
         gain = self.weight.view(channels) * (square - mean.square() + self.eps).rsqrt()
-        return torch.addcmul(self.bias.view(channels), gain, x - mean)
+        return torch.addcmul(self.bias.view(channels), gain, x - mean).to(dtype)

@@ -107,6 +107,13 @@ def make(name: str, fed: bool = True) -> SampleMetric:
 # Values -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_mixed_precision_around_a_metric_changes_nothing(name: str) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        found = make(name).compute()
+    torch.testing.assert_close(found, make(name).compute(), rtol=0, atol=0)
+
+
 def test_frechet_equals_torchmetrics() -> None:
     class Flat(nn.Module):
         num_features = 8
