@@ -15,7 +15,7 @@ from lightning_gen.callbacks.progress import progress
 from lightning_gen.errors import DataError, LightningGenError
 from lightning_gen.metrics.base import SampleMetric, Samples
 from lightning_gen.models.base import Batch, Condition, GenerativeModule, as_batch
-from lightning_gen.nn.features import FeatureExtractor
+from lightning_gen.nn.features import FeatureExtractor, check_range
 
 
 class Score(NamedTuple):
@@ -213,6 +213,7 @@ class SampleEvaluation(EvaluationCallback):
                     f"The samples have the shape {tuple(images.shape[1:])}, the held-out images {self._image_shape}; "
                     "give both the same size and channels."
                 )
+            check_range(images, "The pixels of the samples")
             samples = self._samples(images)
             for metric in self.metrics:
                 metric.update(samples, None if batch is None else dict(batch), role="generated")

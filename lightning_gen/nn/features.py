@@ -18,6 +18,9 @@ from lightning_gen.nn.digits import DigitNetwork
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+ROUNDING = 1e-3
+"""How far pixels may leave [0, 1]: a quarter of an 8-bit step, more than any resizing or precision rounds by."""
+
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Of torch-fidelity's weight file, whose name ends in the first eight digits."""
 
@@ -29,8 +32,26 @@ class Features(NamedTuple):
     logits: Tensor  # (N, K), the softmax of which gives the class probabilities
 
 
+def check_range(images: Tensor, whose: str) -> None:
+    """Refuse pixels that are not in [0, 1], which would be scored as other images than they are.
+
+    What is NaN is left to the scores, which name it.
+
+    Raises:
+        DataError: if a pixel leaves the range by more than `ROUNDING`.
+    """
+    if torch.compiler.is_compiling() or not images.numel():
+        return
+    low, high = images.detach().aminmax()
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise DataError(
+            f"{whose} lie in [{low.item():g}, {high.item():g}], and only [0, 1] is scored; bring there what a tanh "
+            "gives by x / 2 + 0.5, and bytes by x / 255."
+        )
+
+
 class FeatureExtractor(nn.Module):
-    """Base of all extractors: always frozen, always in eval mode.
+    """Base of all extractors: always frozen, always in eval mode, always in the precision of their weights.
 
     Args:
         network: what computes the features.
@@ -54,21 +75,26 @@ class FeatureExtractor(nn.Module):
         """Stay in eval mode: statistics of a batch must never reach a score."""
         return super().train(False)
 
-    def forward(self, images: Tensor) -> Features:
+    def forward(self, images: Tensor, bounded: bool = True) -> Features:
         """Features and logits of grey or colour images.
 
         Args:
-            images: floats in [0, 1], `(N, 1, H, W)` or `(N, 3, H, W)`.
+            images: floats of any width in [0, 1], `(N, 1, H, W)` or `(N, 3, H, W)`.
+            bounded: refuse pixels outside [0, 1]; those of a chain that climbs a gradient may leave it on their way.
 
         Raises:
-            DataError: if the images have another shape or are not floats.
+            DataError: if the images have another shape or range, or are not floats.
         """
         if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.is_floating_point():
             raise DataError(
                 f"The extractor {self.name!r} got {images.dtype} of shape {tuple(images.shape)}; expected floats in "
                 "[0, 1] of shape (N, 1, H, W) or (N, 3, H, W)."
             )
-        return self._extract(images)
+        if bounded:
+            check_range(images, f"The images for the extractor {self.name!r}")
+        dtype = next((weight.dtype for weight in self.parameters()), torch.float32)
+        with torch.autocast(images.device.type, enabled=False):  # An image has one score, whatever the precision.
+            return self._extract(images.to(dtype))
 
     @abstractmethod
     def _extract(self, images: Tensor) -> Features:
@@ -159,21 +185,19 @@ class FrameAverage(FeatureExtractor):
         self.name = f"{extractor.name}_frame_average"
         self.num_features, self.num_classes = extractor.num_features, extractor.num_classes
 
-    def forward(self, images: Tensor) -> Features:
+    def forward(self, images: Tensor, bounded: bool = True) -> Features:
         """Features and logits of videos.
 
         Args:
-            images: floats in [0, 1], `(N, C, T, H, W)`, grey or in colour.
+            images: floats of any width in [0, 1], `(N, C, T, H, W)`, grey or in colour.
+            bounded: refuse pixels outside [0, 1].
 
         Raises:
             DataError: if they are no videos.
         """
         if images.ndim != 5:
             raise DataError(f"{self.name!r} got the shape {tuple(images.shape)}; expected videos (N, C, T, H, W).")
-        return self._extract(images)
-
-    def _extract(self, images: Tensor) -> Features:
-        frames = self.network(images.transpose(1, 2).flatten(0, 1))
+        frames = self.network(images.transpose(1, 2).flatten(0, 1), bounded)
         return Features(*(values.unflatten(0, (len(images), -1)).mean(1) for values in frames))
 
 

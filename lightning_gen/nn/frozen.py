@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gen.errors import CheckpointError, ConditionError, DataError, WeightsNotFoundError, did_you_mean
-from lightning_gen.nn.features import Features
+from lightning_gen.nn.features import FeatureExtractor, Features
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -66,7 +66,7 @@ def read_layers(network: nn.Module, images: Tensor, layers: Sequence[str]) -> li
             keep = found[layer]
             hooks.append(modules[layer].register_forward_hook(lambda _m, _i, out, keep=keep: keep.append(out.clone())))
     try:
-        outputs = network(images)
+        outputs = network(images, bounded=False) if isinstance(network, FeatureExtractor) else network(images)
     finally:
         for hook in hooks:
             hook.remove()

@@ -158,6 +158,18 @@ def test_foreign_loaders_without_a_data_module(tmp_path: Path) -> None:
     assert metric.counts["tuning"] == 0
 
 
+class TanhVAE(VAE):
+    """Gives its images in [-1, 1], as a generator that ends in a tanh."""
+
+    def _sample(self, *args: Any) -> Tensor:
+        return 2 * super()._sample(*args) - 1
+
+
+def test_samples_of_another_range_are_refused_and_not_scored(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"The pixels of the samples lie in \[-.*\], and only \[0, 1\] is scored"):
+        fit([SampleEvaluation([MeanPixel()], 20)], lambda: TanhVAE(hidden_size=8), 1, default_root_dir=tmp_path)
+
+
 def test_an_extractor_is_asked_for() -> None:
     with pytest.raises(LightningGenError, match=r"MeanFeature compares features .* extractor"):
         SampleEvaluation([MeanFeature()])

@@ -54,6 +54,24 @@ def test_images_of_another_kind_are_refused(images: Tensor) -> None:
         Mean(nn.Identity())(images)
 
 
+@pytest.mark.parametrize("images", [255 * torch.rand(2, 1, 28, 28), 2 * torch.rand(2, 3, 9, 9) - 1])
+def test_images_of_another_range_are_refused(images: Tensor) -> None:
+    for extractor, given in ((DigitFeatures(), images), (FrameAverage(DigitFeatures()), images[:, :, None])):
+        with pytest.raises(DataError, match=r"extractor 'digits' lie in \[.*\], and only \[0, 1\] is scored; bring"):
+            extractor(given)
+    assert DigitFeatures()(images, bounded=False).features.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_an_image_has_one_score_in_every_precision(dtype: torch.dtype) -> None:
+    images, extractor = (torch.randint(0, 256, (9, 1, 28, 28)) / 255).to(dtype), DigitFeatures()
+    expected = extractor(images.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = extractor(images)
+    for values, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(values, wanted, rtol=0, atol=0)
+
+
 def test_an_extractor_is_frozen_and_stays_in_eval_mode() -> None:
     extractor = Mean(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)))
     extractor.train()
