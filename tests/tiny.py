@@ -56,6 +56,7 @@ TINY: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # model: a reci
             "code_sizes": (8, 4),
             "pretraining_steps": 3,
             "finetuning_steps": 5,
+            "code_batch_size": 9,
             "bandwidths": None,
         },
         {"batch_size": 100},
@@ -82,7 +83,11 @@ TINY: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # model: a reci
     "PixelRNN": ("pixel_rnn/digits", {"variant": "pixelcnn", "num_layers": 1, "hidden_size": 4}, {}),
     "VAE": ("vae/digits", {"hidden_size": 16, "latent_dim": 4, "num_importance_samples": 5}, {}),
     "VGAN": ("vgan/digits", {"latent_dim": 8, **SMALL}, {"epoch_size": 80, "held_out_size": 8}),
-    "VGANAutoencoder": ("vgan/digits_autoencoder", {"base_channels": 4}, {"epoch_size": 400, "held_out_size": 8}),
+    "VGANAutoencoder": (
+        "vgan/digits_autoencoder",
+        {"base_channels": 4, "encoder_channels": 4, "num_components": 16},
+        {"epoch_size": 80, "held_out_size": 8},
+    ),
     "VPN": (
         "vpn/digits",
         {"context_frames": 2, "channels": 4, "encoder_blocks": 1, "decoder_blocks": 1, "head_size": 8},

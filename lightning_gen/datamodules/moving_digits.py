@@ -120,10 +120,10 @@ class MovingDigits(Dataset[Batch]):
     def uniform(self, indices: Sequence[int]) -> Tensor:
         """What decides these clips, `(N, num_digits, 4)` in [0, 1): which digit, its start (down, right), its angle."""
         if self.first_seed is None:
-            return torch.rand(len(indices), self.num_digits, 4)
+            return torch.rand(len(indices), self.num_digits, 4, dtype=torch.float32)
         generator = torch.Generator()
-        seeds = (self.first_seed + int(index) for index in indices)
-        return torch.stack([torch.rand(self.num_digits, 4, generator=generator.manual_seed(seed)) for seed in seeds])
+        seeds = (generator.manual_seed(self.first_seed + int(index)) for index in indices)
+        return torch.stack([torch.rand(self.num_digits, 4, generator=seed, dtype=torch.float32) for seed in seeds])
 
     def positions(self, uniform: Tensor) -> Tensor:
         """Where the digits are in each frame, parts of the way from border to border, `(N, num_digits, T, 2)`."""

@@ -202,7 +202,7 @@ class ACGAN(ConditionalModule, AdversarialModule):
 
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw standard normal noise, `(num_samples, latent_dim)`."""
-        return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device)
+        return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device, dtype=self.dtype)
 
     def generate(self, z: Tensor, c: Tensor) -> Tensor:
         """G(c, z), `(N, latent_dim)` and one-hot `(N, K) -> (N, *image_shape)` in [0, 1]."""

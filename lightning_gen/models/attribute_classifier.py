@@ -93,7 +93,7 @@ class AttributeClassifier(ImageModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The value of each attribute, `(N, A)`."""
-        return self.network.read(self(as_batch(batch)["image"]))
+        return self.network.read(self(self.converted(as_batch(batch))["image"]))
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         lr, weight_decay = self.hparams["lr"], self.hparams["weight_decay"]
@@ -106,10 +106,14 @@ class AttributeClassifier(ImageModule):
         """Also refuse other attributes, and values that there are not."""
         super().check_batch(batch)
         values = batch.get("attributes")
-        if not isinstance(values, Tensor) or values.shape[1:] != (len(self.attributes),):
-            found = f"the shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"only {sorted(batch)}"
+        shape = (len(self.attributes),)
+        if not isinstance(values, Tensor) or values.shape[1:] != shape or values.is_floating_point():
+            found = (
+                f"{values.dtype} of {tuple(values.shape)}" if isinstance(values, Tensor) else f"only {sorted(batch)}"
+            )
             raise DataError(
-                f"AttributeClassifier needs attributes of shape (N, {len(self.attributes)}); the batch has {found}."
+                f"AttributeClassifier needs attributes, integers of shape (N, {len(self.attributes)}); the batch has "
+                f"{found}."
             )
         for name, size, low, high in zip(
             self.attributes, self.network.sizes, values.amin(0).tolist(), values.amax(0).tolist(), strict=True

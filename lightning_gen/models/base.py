@@ -23,6 +23,9 @@ Batch = dict[str, Any]
 Condition = Mapping[str, Any]
 """What a sample is conditioned on: the batch keys named in `condition_keys`."""
 
+PIXELS = ("image", "video", "source")
+"""The keys of batches and conditions that hold pixels in [0, 1]."""
+
 
 def as_batch(batch: Any) -> Batch:
     """Give any loader's batch its names.
@@ -53,6 +56,35 @@ def as_batch(batch: Any) -> Batch:
     )
 
 
+def check_pixels(pixels: Any, key: str, error: type[DataError | ConditionError] = DataError) -> None:
+    """Refuse integers in the place of pixels: whether 1 is white or all but black cannot be told."""
+    if isinstance(pixels, Tensor) and pixels.dtype != torch.bool and not pixels.is_floating_point():
+        raise error(f"The values of {key!r} are integers; expected floats in [0, 1] (divide 8-bit values by 255).")
+
+
+def check_labels(
+    labels: Any, num_classes: int, who: str, error: type[DataError | ConditionError] = DataError, least: int = 0
+) -> None:
+    """Refuse what is no row of class numbers: one-hot vectors, columns, floats, numbers out of range.
+
+    Args:
+        labels: what was given.
+        num_classes: one more than the highest label.
+        who: takes them, for the message.
+        error: what is raised.
+        least: the lowest label; -1 stands for none where a model takes that.
+    """
+    expected = f"integers of shape (N,) from {least} to {num_classes - 1}"
+    if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        found = repr(labels)
+        if isinstance(labels, Tensor):
+            found = f"{'floats' if labels.is_floating_point() else 'integers'} of shape {tuple(labels.shape)}"
+        raise error(f"{who} got label as {found}; expected {expected}.")
+    low, high = (bound.item() for bound in labels.long().aminmax())
+    if low < least or high >= num_classes:
+        raise error(f"{who} got a label in {low} to {high}; expected {expected}.")
+
+
 def pixel_frequencies(batches: Iterable[Any]) -> Tensor:
     """How often each pixel is white, `(D,)`, counting one white and one black image more than there are.
 
@@ -72,10 +104,12 @@ class ImageModule(LightningModule, metaclass=Checked):
     Attributes:
         image_shape: `(C, H, W)` of one image, or `(C, T, H, W)` of one video.
         data_key: the batch key of what is modelled: images, videos, or keypoints `(N, P, 3)`.
+        dtype: of the weights, and so of noise and of what a batch becomes.
     """
 
     image_shape: tuple[int, ...]
     data_key: Literal["image", "video", "keypoints"] = "image"
+    dtype: torch.dtype
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,13 +120,30 @@ class ImageModule(LightningModule, metaclass=Checked):
         """`image_shape`, under the name that models of videos have for it: their first argument is `video_shape`."""
         return self.image_shape
 
+    def bfloat16(self) -> Any:
+        """Bring all weights into bfloat16; Lightning's `half`, `float` and `double` set `dtype`, PyTorch's this not."""
+        return self.to(torch.bfloat16)
+
+    def converted(self, values: Mapping[str, Any]) -> Batch:
+        """Values with their tensors as the module computes: floats and booleans in its dtype, integers as int64.
+
+        What is so already stays the same tensor.
+        """
+
+        def convert(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            return value.to(self.dtype if value.is_floating_point() or value.dtype == torch.bool else torch.int64)
+
+        return {key: convert(value) for key, value in values.items()}
+
     def as_batch(self, batch: Any) -> Batch:
-        """Name a batch's tensors; the first one in training and the first in evaluation are checked.
+        """Name a batch's tensors and convert them; the first one in training and in evaluation is checked.
 
         Raises:
-            DataError: if the images have another shape than `image_shape`, or values that are not in [0, 1].
+            DataError: if the images have another shape than `image_shape`, are integers or not in [0, 1].
         """
-        batch = as_batch(batch)
+        batch = self.converted(as_batch(batch))
         if self.training not in self._modes_checked:  # Once each: reading a range waits for the device.
             self.check_batch(batch)
             self._modes_checked.add(self.training)
@@ -109,7 +160,8 @@ class ImageModule(LightningModule, metaclass=Checked):
                 f"{tuple(self.image_shape)}; give both the same (the command line does, if {self.data_key}_shape is "
                 "not given)."
             )
-        low, high = images.min().item(), images.max().item()
+        check_pixels(images, self.data_key)
+        low, high = (bound.item() for bound in images.to(self.dtype).aminmax())
         if not (low >= 0 and high <= 1):  # NaN fails too.
             raise DataError(
                 f"Pixel values lie in [{low:g}, {high:g}]; expected floats in [0, 1] (divide 8-bit values by 255)."
@@ -186,7 +238,7 @@ class GenerativeModule(ImageModule):
             generator: source of randomness on the module's device; the global one if None.
 
         Returns:
-            Images in [0, 1], `(num_samples, *image_shape)`, on the module's device.
+            Images in [0, 1], `(num_samples, *image_shape)`, float32 whatever the weights are, on the module's device.
 
         Raises:
             ConditionError: if keys are missing or unknown, or rows do not match.
@@ -198,7 +250,7 @@ class GenerativeModule(ImageModule):
             checked = self.check_condition(condition, num_samples, generator)
             check_memory("sample", num_samples * math.prod(self.image_shape), given)
             with self.evaluating(), torch.no_grad():
-                return self._sample(num_samples, checked, generator)
+                return self._sample(num_samples, checked, generator).float()
 
     @abstractmethod
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
@@ -207,7 +259,10 @@ class GenerativeModule(ImageModule):
     def check_condition(
         self, condition: Condition | None, num_samples: int, generator: torch.Generator | None = None
     ) -> Condition | None:
-        """Check a condition's keys and rows, and move its tensors to the module's device; draw it if there is none."""
+        """Check a condition's keys and rows, and bring its tensors to the module's device and types.
+
+        One is drawn if there is none.
+        """
         if num_samples < 1:
             raise ConditionError(f"num_samples is {num_samples}; expected at least 1.")
         if condition is None:
@@ -221,7 +276,10 @@ class GenerativeModule(ImageModule):
         for key, value in condition.items():
             if len(value) != num_samples:
                 raise ConditionError(f"The condition {key!r} has {len(value)} rows for {num_samples} samples.")
-        return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in condition.items()} or None
+        for key in set(PIXELS) & set(condition):
+            check_pixels(condition[key], key, ConditionError)
+        moved = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in condition.items()}
+        return self.converted(moved) or None
 
     def draw_condition(self, num_samples: int, generator: torch.Generator | None = None) -> Condition:
         """Draw a condition where none is given; class-conditional models draw labels as frequent as in training."""

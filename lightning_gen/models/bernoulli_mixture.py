@@ -70,7 +70,7 @@ class BernoulliMixture(LikelihoodModule):
         """Start each component half way from the mean training image to an image of its own."""
         images: list[Tensor] = []
         for batch in batches:
-            images.extend(as_batch(batch)["image"])
+            images.extend(as_batch(batch)["image"].to(self.dtype))
             if len(images) >= len(self.weights):
                 break
         else:

@@ -72,10 +72,11 @@ class CaptionNetwork(nn.Module):
 
     def forward(self, features: Tensor, words: Tensor) -> Tensor:
         """Logits after each word: features `(N, F)`, words `(N, T)` from w_0 on -> `(N, T, V + 1)`."""
-        # cuDNN's recurrent layers have no gradient in eval mode, in which the image's gradient is asked for.
-        with torch.backends.cudnn.flags(enabled=self.training):
+        # cuDNN's recurrent layers have no gradient in eval mode, in which the image's gradient is asked for. Autocast's
+        # have none on processors without 16-bit arithmetic.
+        with torch.backends.cudnn.flags(enabled=self.training), torch.autocast(features.device.type, enabled=False):
             said, _ = self.language(self.words(words))
-            seen = features[:, None].expand(-1, words.shape[1], -1)
+            seen = features.to(said.dtype)[:, None].expand(-1, words.shape[1], -1)
             hidden, _ = self.joint(torch.cat([said, seen], 2))
         return self.head(hidden)
 
@@ -307,7 +308,7 @@ class Captioner(ImageModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> list[str]:
         """A greedy caption of each image."""
-        return self.describe(as_batch(batch)["image"])
+        return self.describe(self.converted(as_batch(batch))["image"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.hparams["lr"])

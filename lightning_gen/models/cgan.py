@@ -151,7 +151,7 @@ class CGAN(ConditionalModule, DecayedSGD):
 
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw noise from the unit hypercube, `(num_samples, latent_dim)`."""
-        z = torch.rand(num_samples, self.latent_dim, generator=generator, device=self.device)
+        z = torch.rand(num_samples, self.latent_dim, generator=generator, device=self.device, dtype=self.dtype)
         return to_sphere(z) if self.spherical_z else z
 
     def decode(self, z: Tensor, condition: Condition | None = None, generator: torch.Generator | None = None) -> Tensor:

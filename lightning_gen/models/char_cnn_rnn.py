@@ -234,7 +234,7 @@ class CharCNNRNN(ImageModule):
     def features(self, images: Tensor) -> Tensor:
         """What the frozen network sees in images, `(N, text_dim)`."""
         with torch.no_grad():
-            return self._extractor[0].to(images.device)(images).features
+            return self._extractor[0].to(images.device)(images).features.to(self.dtype)
 
     def classes(self, batch: Batch) -> Tensor:
         """What makes images different: their attributes, or else their labels; `(N, A)`."""
@@ -294,7 +294,7 @@ class CharCNNRNN(ImageModule):
         batch = self.as_batch(batch)
         texts = [row[(index + batch_idx) % len(row)] for index, row in enumerate(self.captions(batch))]
         self._seen["image"].update(self.features(batch["image"]))
-        self._seen["text"].update(self(texts))
+        self._seen["text"].update(self(texts).to(self.dtype))
         self._seen["classes"].update(self.classes(batch).float())
 
     test_step = validation_step

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gen.errors import ConditionError, DataError
-from lightning_gen.models.base import Batch, Condition, GenerativeModule, as_batch
+from lightning_gen.models.base import Batch, Condition, GenerativeModule, as_batch, check_labels
 
 
 class ConditionalModule(GenerativeModule):
@@ -53,20 +53,14 @@ class ConditionalModule(GenerativeModule):
 
     def check_values(self, values: Any, error: type[ConditionError | DataError]) -> None:
         """Check that a condition's tensor holds labels in range, or vectors of the right length."""
-        key = self.condition_keys[0]
         if self.has_labels:
-            expected = f"integers of shape (N,) from 0 to {self.condition_size - 1}"
-            fits = isinstance(values, Tensor) and values.ndim == 1 and not values.is_floating_point()
-        else:
-            expected = f"floats of shape (N, {self.condition_size})"
-            fits = isinstance(values, Tensor) and values.shape[1:] == (self.condition_size,)
-        if not fits:
+            check_labels(values, self.condition_size, type(self).__name__, error)
+        elif not (isinstance(values, Tensor) and values.shape[1:] == (self.condition_size,)):
             found = f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
-            raise error(f"{type(self).__name__} got {key} as {found}; expected {expected}.")
-        if self.has_labels:
-            low, high = (bound.item() for bound in values.aminmax())
-            if low < 0 or high >= self.condition_size:
-                raise error(f"{type(self).__name__} got a {key} in {low} to {high}; expected {expected}.")
+            raise error(
+                f"{type(self).__name__} got {self.condition_keys[0]} as {found}; expected floats of shape "
+                f"(N, {self.condition_size})."
+            )
 
     def check_batch(self, batch: Batch) -> None:
         """Also refuse a batch without a condition that fits."""
@@ -94,7 +88,9 @@ class ConditionalModule(GenerativeModule):
     def embed(self, condition: Condition | Batch) -> Tensor:
         """What the networks see of a condition: `(N, condition_size)`, one-hot for labels."""
         values = condition[self.condition_keys[0]]
-        return F.one_hot(values, self.condition_size).to(self.dtype) if self.has_labels else values.to(self.dtype)
+        return (
+            F.one_hot(values.long(), self.condition_size).to(self.dtype) if self.has_labels else values.to(self.dtype)
+        )
 
     def checked_images(self, batches: Iterable[Any]) -> Iterator[Tensor]:
         """Images of all batches, for `initialize_from`; all conditions are checked, and how frequent labels are kept.
@@ -106,7 +102,7 @@ class ConditionalModule(GenerativeModule):
         for batch in map(as_batch, batches):
             self.check_batch(batch)
             if self.has_labels:
-                counts += batch["label"].bincount(minlength=self.condition_size).cpu()
+                counts += batch["label"].long().bincount(minlength=self.condition_size).cpu()
             yield batch["image"]
         if self.has_labels:
             self.frequencies.copy_(counts / counts.sum())

@@ -130,7 +130,7 @@ class ConvolutionalCGAN(ConditionalModule, DecayedSGD):
 
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw standard normal noise, `(num_samples, latent_dim)`."""
-        return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device)
+        return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device, dtype=self.dtype)
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The faces made of noise under a condition, drawn if None, `(N, latent_dim) -> (N, C, 32, 32)` in [0, 1]."""

@@ -268,7 +268,7 @@ class DCGAN(LinearDecay):
 
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw noise, uniform in [-1, 1], `(num_samples, latent_dim)`."""
-        z = 2 * torch.rand(num_samples, self.latent_dim, generator=generator, device=self.device) - 1
+        z = 2 * torch.rand(num_samples, self.latent_dim, generator=generator, device=self.device, dtype=self.dtype) - 1
         return to_sphere(z) if self.spherical_z else z
 
     def latent_from_normal(self, u: Tensor) -> Tensor:

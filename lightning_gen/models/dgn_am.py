@@ -31,7 +31,7 @@ from lightning_gen.functional.adversarial import discriminator_loss, non_saturat
 from lightning_gen.functional.chains import ascent_step, class_log_prob, linear_schedule, truncated_class_score
 from lightning_gen.functional.precision import widen
 from lightning_gen.models.adversarial import AdversarialModule
-from lightning_gen.models.base import Condition, as_batch
+from lightning_gen.models.base import Condition, as_batch, check_pixels
 from lightning_gen.nn.frozen import FrozenNetwork, TorchvisionClassifier, read_layers
 
 SMALLEST = 4  # Side of the generator's smallest maps.
@@ -244,18 +244,17 @@ class Steering:
             score = self.network.log_prob(images, self.captions)  # type: ignore[operator]
             return score, score.detach(), []
         maps = read_layers(self.network, images, [*self.layers, *more])
-        score, shown = images.new_zeros(len(images)), images.new_zeros(len(images))
+        score = shown = images.new_zeros(len(images), dtype=torch.promote_types(images.dtype, torch.float32))
         for found, (rows, position, channels) in zip(maps, self.groups, strict=False):
             place: Any = (rows, slice(None), *position)
             units = found[place]  # (n, K)
             if kind == "activation":
-                own = units.gather(1, channels[:, None]).squeeze(1)
-                shown = shown.index_add(0, rows, own.detach())
+                own = seen = units.gather(1, channels[:, None]).squeeze(1)
             else:
-                own = class_log_prob(units, channels)
-                shown = shown.index_add(0, rows, own.detach())
+                own = seen = class_log_prob(units, channels)
                 own = truncated_class_score(units, channels) if kind == "truncated" else own
-            score = score.index_add(0, rows, own)
+            shown = shown.index_add(0, rows, seen.detach().to(score.dtype))  # Autocast does not widen what is added.
+            score = score.index_add(0, rows, own.to(score.dtype))
         return score, shown, maps[len(self.layers) :]
 
 
@@ -509,14 +508,18 @@ class DGNAM(AdversarialModule):
                 raise ConditionError(
                     f"{type(self).__name__} got labels {labels!r}; expected integers from 0, of shape (N,)."
                 )
+        if "image" in condition:
+            check_pixels(condition["image"], "image", ConditionError)
         # Copies: what was made in inference mode has no place in a graph.
         with torch.inference_mode(False):
-            return {k: v.to(self.device).clone() if isinstance(v, Tensor) else v for k, v in condition.items()}
+            moved = {k: v.to(self.device).clone() if isinstance(v, Tensor) else v for k, v in condition.items()}
+            return self.converted(moved)
 
     def draw_condition(self, num_samples: int, generator: torch.Generator | None = None) -> Condition:
         """Draw classes of the encoder, each as often."""
         with torch.no_grad():
-            logits = self.encoder(torch.zeros(1, *self.image_shape, device=self.device), ["logits"])[0]
+            probe = torch.zeros(1, *self.image_shape, device=self.device, dtype=self.dtype)
+            logits = self.encoder(probe, ["logits"])[0]
         high = logits.shape[1]
         return {"label": torch.randint(high, (num_samples,), generator=generator, device=self.device)}
 
@@ -540,7 +543,7 @@ class DGNAM(AdversarialModule):
             watch: sees each step.
 
         Returns:
-            Images in [0, 1], `(num_samples, *image_shape)`, on the module's device.
+            Images in [0, 1], `(num_samples, *image_shape)`, float32, on the module's device.
 
         Raises:
             ConditionError: if the condition is not one, or the network cannot serve.
@@ -551,7 +554,7 @@ class DGNAM(AdversarialModule):
             given = self.check_condition(condition, num_samples, generator)
             steered = self.encoder.network if network is None else network
             steering = Steering(steered, given, self.image_shape, self.device, self.image_mean.dtype)
-            return self._climb(num_samples, given, generator, steering, watch).detach()
+            return self._climb(num_samples, given, generator, steering, watch).detach().float()
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
         return self.sample(num_samples, condition, generator=generator)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lightning_gen._lightning import pl
 from lightning_gen.errors import DataError
-from lightning_gen.models.base import Batch, ImageModule, as_batch
+from lightning_gen.models.base import Batch, ImageModule, as_batch, check_labels
 from lightning_gen.nn.digits import DigitNetwork
 
 
@@ -58,10 +58,11 @@ class DigitClassifier(ImageModule):
 
     def distort(self, images: Tensor) -> Tensor:
         """Move, turn, stretch and shear each image a little, by bilinear interpolation on a black ground."""
-        noise = 2 * torch.rand(len(images), 2, 3, device=images.device) - 1  # (N, 2, 3), uniform in [-1, 1]
+        settings: Any = {"device": images.device, "dtype": images.dtype}
+        noise = 2 * torch.rand(len(images), 2, 3, **settings) - 1  # (N, 2, 3), uniform in [-1, 1]
         shift = 2 * self.shift / images.shape[-1]  # In affine_grid's units an image is 2 wide.
         limits = noise.new_tensor([self.distortion, self.distortion, shift])
-        maps = torch.eye(2, 3, device=images.device) + noise * limits
+        maps = torch.eye(2, 3, **settings) + noise * limits
         grid = F.affine_grid(maps, list(images.shape), align_corners=False)
         return F.grid_sample(images, grid, align_corners=False).clamp(0, 1)
 
@@ -76,8 +77,9 @@ class DigitClassifier(ImageModule):
         tens = len(images) // 10
         means = images[: 10 * tens].view(tens, 10, *images.shape[1:]).mean(1)  # (N / 10, 1, 28, 28)
         grain = int(torch.randint(1, 29, ()))
-        noise = torch.rand(tens, 1, grain, grain, device=images.device)
-        noise = noise ** (4 * torch.rand(tens, 1, 1, 1, device=images.device))  # From mostly white to mostly black.
+        settings: Any = {"device": images.device, "dtype": images.dtype}
+        noise = torch.rand(tens, 1, grain, grain, **settings)
+        noise = noise ** (4 * torch.rand(tens, 1, 1, 1, **settings))  # From mostly white to mostly black.
         return torch.cat([means, F.interpolate(noise, images.shape[-2:], mode="bilinear")])
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -116,7 +118,7 @@ class DigitClassifier(ImageModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The most probable digit of each image, `(N,)`."""
-        return self(as_batch(batch)["image"]).argmax(1)
+        return self(self.converted(as_batch(batch))["image"]).argmax(1)
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         lr, weight_decay = self.hparams["lr"], self.hparams["weight_decay"]
@@ -130,6 +132,4 @@ class DigitClassifier(ImageModule):
         super().check_batch(batch)
         if "label" not in batch:
             raise DataError(f"The batch holds {sorted(batch)}; the digit classifier needs 'label' too.")
-        low, high = batch["label"].min().item(), batch["label"].max().item()
-        if low < 0 or high > 9:
-            raise DataError(f"Labels lie in [{low}, {high}]; expected the digits 0..9.")
+        check_labels(batch["label"], 10, type(self).__name__)

@@ -93,13 +93,13 @@ class Attention(nn.Module):
 
     def read(self, images: Tensor, window: Window) -> Tensor:
         """`(N, C, H, W) -> (N, C * n * n)`, equation 27."""
-        patch = read_patch(images, *self.filters(window)).flatten(1)
+        patch = read_patch(widen(images), *self.filters(window)).flatten(1)
         return window.log_intensity.exp()[:, None] * patch
 
     def write(self, patch: Tensor, window: Window) -> Tensor:
         """`(N, C, n, n) -> (N, C, H, W)`, equation 29: the transposed filters, and one over the intensity."""
         scale = (-window.log_intensity).exp()[:, None, None, None]
-        return write_patch(scale * patch, *self.filters(window))
+        return write_patch(scale * widen(patch), *self.filters(window))
 
     def boxes(self, window: Window) -> Tensor:
         """Where the outermost filters stand and how sharp they are, as shares of the image.
@@ -168,10 +168,10 @@ class Glimpse(nn.Module):
         Returns:
             The state after this one, and mu and log sigma, `(N, J)` each.
         """
-        glimpse = self.read(images, state)
+        glimpse = self.read(images, state).to(state.hidden_dec.dtype)
         hidden, cell = self.encoder(torch.cat([glimpse, state.hidden_dec], 1), (state.hidden_enc, state.cell_enc))
         mean, log_sigma = widen(self.posterior(hidden)).chunk(2, -1)
-        z = mean + log_sigma.exp() * eps
+        z = (mean + log_sigma.exp() * eps).to(eps.dtype)
         return self.draw(z, state._replace(hidden_enc=hidden, cell_enc=cell)), mean, log_sigma
 
     def read(self, images: Tensor, state: State) -> Tensor:
@@ -304,7 +304,7 @@ class DRAW(LikelihoodModule):
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw the z of all glimpses from the prior N(0, I), `(num_samples, T * J)`, one glimpse after the other."""
         shape = (num_samples, self.num_glimpses * self.glimpse_dim)
-        return torch.randn(shape, generator=generator, device=self.device, dtype=self.canvas.dtype)
+        return torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The mean image of the last canvas given all z, `(N, T * J) -> (N, *image_shape)` in [0, 1]."""
@@ -344,7 +344,7 @@ class DRAW(LikelihoodModule):
     def draw_noise(self, num_images: int) -> Tensor:
         """Standard normal noise of all glimpses, `(T, N, J)`."""
         shape = (self.num_glimpses, num_images, self.glimpse_dim)
-        return torch.randn(shape, device=self.device, dtype=self.canvas.dtype)
+        return torch.randn(shape, device=self.device, dtype=self.dtype)
 
     def elbo(self, images: Tensor, num_samples: int = 1) -> Tensor:
         """The evidence lower bound: closed KL of every glimpse, sampled reconstruction.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gen.errors import DataError
-from lightning_gen.models.base import Batch, ImageModule, as_batch
+from lightning_gen.models.base import Batch, ImageModule, as_batch, check_labels
 from lightning_gen.models.draw import Attention
 
 
@@ -67,7 +67,7 @@ class DRAWClassifier(ImageModule):
         states, cell = [hidden], torch.zeros_like(hidden)
         for _ in range(self.num_glimpses):
             glimpse = self.reader.read(images, self.reader(hidden))
-            hidden, cell = self.encoder(glimpse, (hidden, cell))
+            hidden, cell = self.encoder(glimpse.to(hidden.dtype), (hidden, cell))
             states.append(hidden)
         return torch.stack(states)
 
@@ -104,7 +104,7 @@ class DRAWClassifier(ImageModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The most probable label of each image, `(N,)`."""
-        return self(as_batch(batch)["image"]).argmax(1)
+        return self(self.converted(as_batch(batch))["image"]).argmax(1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.hparams["lr"], betas=tuple(self.hparams["betas"]))
@@ -114,6 +114,4 @@ class DRAWClassifier(ImageModule):
         super().check_batch(batch)
         if "label" not in batch:
             raise DataError(f"The batch holds {sorted(batch)}; DRAWClassifier needs 'label' too.")
-        low, high = batch["label"].min().item(), batch["label"].max().item()
-        if low < 0 or high >= self.num_classes:
-            raise DataError(f"Labels lie in [{low}, {high}]; expected 0 to num_classes - 1 = {self.num_classes - 1}.")
+        check_labels(batch["label"], self.num_classes, type(self).__name__)

@@ -161,8 +161,10 @@ class EoNADE(LikelihoodModule):
         """Binary draws from the ensemble: each image has one of the K orderings, drawn at random."""
         drawn = torch.randint(self.num_orderings, (num_samples,), generator=generator, device=self.device).tolist()
         orderings = torch.stack([permutation(seed, self.num_pixels) for seed in drawn]).to(self.device)  # (N, D)
-        uniform = torch.rand(num_samples, self.num_pixels, generator=generator, device=self.device)
-        images = torch.zeros_like(uniform, dtype=self.weight.dtype)
+        # Rounded to 16 bits, uniform numbers would draw rare pixels too often.
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        uniform = torch.rand(num_samples, self.num_pixels, generator=generator, device=self.device, dtype=dtype)
+        images = torch.zeros_like(uniform, dtype=self.dtype)
         activations = self.hidden_bias.expand(num_samples, -1)  # (N, H)
         for d, pixel in enumerate(orderings.T):  # (N,)
             logits = (self.hidden(activations) * self.output_weight[pixel]).sum(1) + self.output_bias[pixel]
@@ -177,7 +179,7 @@ class EoNADE(LikelihoodModule):
         """Draw which pixels are known, the first d - 1 of a random order, with d from 1 to D; `(N, *image_shape)`."""
         known = torch.randint(self.num_pixels, (num_images, 1), device=self.device)  # d - 1
         position = torch.rand(num_images, self.num_pixels, device=self.device).argsort(1)
-        return (position < known).float().unflatten(1, self.image_shape)
+        return (position < known).to(self.dtype).unflatten(1, self.image_shape)
 
     def orderless_loss(self, images: Tensor, mask: Tensor) -> Tensor:
         """J, an unbiased estimate of the mean of -log p(x | o) over all orders o (equation 9 of the paper).

@@ -204,9 +204,9 @@ class GAN(DecayedSGD):
         """Draw noise of unit variance, `(num_samples, latent_dim)`."""
         shape = (num_samples, self.latent_dim)
         if self.noise == "gaussian":
-            z = torch.randn(shape, generator=generator, device=self.device)
+            z = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
         else:
-            z = (2 * torch.rand(shape, generator=generator, device=self.device) - 1) * math.sqrt(3)
+            z = (2 * torch.rand(shape, generator=generator, device=self.device, dtype=self.dtype) - 1) * math.sqrt(3)
         return to_sphere(z) if self.spherical_z else z
 
     def latent_from_normal(self, u: Tensor) -> Tensor:

@@ -283,7 +283,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
 
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw standard normal noise, `(num_samples, latent_dim)`."""
-        return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device)
+        return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device, dtype=self.dtype)
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The images of noise under captions, `(N, latent_dim) -> (N, *image_shape)` in [0, 1]."""

@@ -191,7 +191,9 @@ class GMMN(AdversarialModule):
 
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw noise, uniform in [-1, 1], `(num_samples, latent_dim)`."""
-        return 2 * torch.rand(num_samples, self.latent_dim, generator=generator, device=self.device) - 1
+        return (
+            2 * torch.rand(num_samples, self.latent_dim, generator=generator, device=self.device, dtype=self.dtype) - 1
+        )
 
     def latent_from_normal(self, u: Tensor) -> Tensor:
         """Noise as `sample_latent` draws it, as a function of draws u of N(0, I); both `(..., latent_dim)`."""

@@ -33,7 +33,7 @@ from lightning_gen.errors import DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss, saturating_loss
 from lightning_gen.functional.precision import widen
 from lightning_gen.models.adversarial import LinearDecay
-from lightning_gen.models.base import Batch, Condition
+from lightning_gen.models.base import Batch, Condition, check_labels
 from lightning_gen.nn.minibatch_discrimination import MinibatchDiscrimination
 from lightning_gen.nn.virtual_batch_norm import VirtualBatchNorm
 from lightning_gen.nn.weight_norm import WeightNorm, initialize_from_data
@@ -337,7 +337,7 @@ class ImprovedGAN(LinearDecay):
             images = torch.cat([images, self.as_batch(batch)["image"]])
             if len(images) >= INITIAL_IMAGES:
                 break
-        initialize_from_data(self.discriminator, images[:INITIAL_IMAGES].to(self.device))
+        initialize_from_data(self.discriminator, images[:INITIAL_IMAGES].to(self.device, self.dtype))
         initialize_from_data(self.generator, torch.cat([self.reference_z, self.sample_latent(INITIAL_IMAGES)]))
 
     def draw_labelled(self, batches: Iterable[Any]) -> tuple[Tensor, Tensor]:
@@ -378,17 +378,14 @@ class ImprovedGAN(LinearDecay):
                 f"The batch holds {sorted(batch)}; ImprovedGAN needs 'label' too (-1 for an image without), or "
                 "semi_supervised=false."
             )
-        if (high := batch["label"].max().item()) >= self.num_classes:
-            raise DataError(
-                f"Labels reach {high}; with num_classes={self.num_classes} the last is {self.num_classes - 1}."
-            )
+        check_labels(batch["label"], self.num_classes, type(self).__name__, least=-1)
         return batch["label"]
 
     # Sampling -------------------------------------------------------------------------------------------------------
 
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw noise, uniform in [0, 1], `(num_samples, latent_dim)`."""
-        return torch.rand(num_samples, self.latent_dim, generator=generator, device=self.device)
+        return torch.rand(num_samples, self.latent_dim, generator=generator, device=self.device, dtype=self.dtype)
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The images that the generator makes of noise, `(N, latent_dim) -> (N, *image_shape)` in [0, 1]."""

@@ -155,11 +155,12 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
 
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw standard normal noise, `(num_samples, latent_dim)`."""
-        return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device)
+        return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device, dtype=self.dtype)
 
     def draw_switches(self, num_samples: int) -> Tensor:
         """Which keypoints are given in training, 0 or 1, `(num_samples, P, 1)`."""
-        return torch.bernoulli(torch.full((num_samples, self.image_shape[0], 1), self.keep_prob, device=self.device))
+        shares = torch.full((num_samples, self.image_shape[0], 1), self.keep_prob, device=self.device, dtype=self.dtype)
+        return torch.bernoulli(shares)
 
     def complete(self, z: Tensor, text: Tensor, keypoints: Tensor, switches: Tensor) -> Tensor:
         """G(z, t, k, s): given keypoints as they are, and the others drawn, `(N, P, 3)`."""

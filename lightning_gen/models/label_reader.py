@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lightning_gen.errors import DataError
 from lightning_gen.functional.segmentation import LabelScores, label_confusion, label_scores
-from lightning_gen.models.base import Batch, ImageModule, as_batch
+from lightning_gen.models.base import Batch, ImageModule, as_batch, check_pixels
 from lightning_gen.nn.label_reader import LabelNetwork
 
 FACADES = (  # Mean colours of the published files, which are JPEGs.
@@ -107,7 +107,7 @@ class LabelReader(ImageModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The label of every pixel, `(N, H, W)`."""
-        return self(as_batch(batch)["image"]).argmax(1)
+        return self(self.converted(as_batch(batch))["image"]).argmax(1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.hparams["lr"])
@@ -119,3 +119,4 @@ class LabelReader(ImageModule):
         found = tuple(batch["source"].shape[1:]) if "source" in batch else f"only {sorted(batch)}"
         if found != expected:
             raise DataError(f"LabelReader reads the labels in source, of the shape {expected}; the batch has {found}.")
+        check_pixels(batch["source"], "source")

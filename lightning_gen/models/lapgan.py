@@ -262,7 +262,7 @@ class LAPGAN(ConditionalModule, AdversarialModule):
         """Draw a level's noise, uniform in [-1, 1]: `(num_samples, latent_dim)`, or planes `(num_samples, 1, s, s)`."""
         network: Any = self.generators[level]
         shape = (num_samples, *network.noise_shape)
-        return 2 * torch.rand(shape, generator=generator, device=self.device, dtype=self.mean.dtype) - 1
+        return 2 * torch.rand(shape, generator=generator, device=self.device, dtype=self.dtype) - 1
 
     def classes(self, condition: Condition | Batch) -> Tensor | None:
         """One-hot labels `(N, num_classes)`; None for a model without classes."""

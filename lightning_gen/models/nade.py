@@ -115,7 +115,9 @@ class Conditionals(Function):
             part = slice(start, start + BLOCK)
             image, seen, entry, hidden = kept[-4:]
             del kept[-4:]
-            grad_logits = torch.zeros_like(seen).put_(entry, grad[:, part])  # (R, K)
+            # Each place once. put_ would do the same, but not where algorithms are to be deterministic.
+            grad_logits = torch.zeros_like(seen.flatten()).scatter_(0, entry.flatten(), grad[:, part].flatten())
+            grad_logits = grad_logits.view_as(seen)  # (R, K)
             grad_output_weight[part] = grad_logits.T @ hidden
             grad_activations = (grad_logits @ output_weight[part]).mul_(slope(hidden, ctx.activation))
             # A pixel's weights enter all later hidden vectors: those of its block that have seen it, and all blocks
@@ -210,14 +212,16 @@ class NADE(LikelihoodModule):
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
         """Binary draws, one pixel after the other: what is kept between two pixels is H numbers for each image."""
-        shape = (num_samples, len(self.ordering))
-        pixels = torch.rand(shape, generator=generator, dtype=self.weight.dtype, device=self.device)  # Replaced below.
+        shape, dtype = (num_samples, len(self.ordering)), torch.promote_types(self.dtype, torch.float32)
+        uniform = torch.rand(shape, generator=generator, dtype=dtype, device=self.device)
+        pixels = torch.empty_like(uniform, dtype=self.dtype)
         running = self.hidden_bias.repeat(num_samples, 1)  # (N, H)
-        for d in range(len(self.ordering)):
-            hidden = activate_(running.clone(), self.activation)
-            probability = torch.sigmoid(self.output_bias[d] + hidden @ self.output_weight[d])  # (N,)
-            pixels[:, d] = (pixels[:, d] < probability).to(pixels.dtype)
-            running.addr_(pixels[:, d], self.weight[d])
+        with torch.autocast(self.device.type, enabled=False):  # As where they are scored.
+            for d in range(len(self.ordering)):
+                hidden = activate_(running.clone(), self.activation)
+                probability = torch.sigmoid(self.output_bias[d] + hidden @ self.output_weight[d])  # (N,)
+                pixels[:, d] = uniform[:, d] < probability
+                running.addr_(pixels[:, d], self.weight[d])
         return pixels[:, self.ordering.argsort()].unflatten(1, self.image_shape)
 
     # Training and scoring ---------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from lightning_gen.functional.adversarial import discriminator_loss, non_saturat
 from lightning_gen.functional.latent import drop
 from lightning_gen.functional.ms_ssim import ms_ssim, num_scales
 from lightning_gen.models.adversarial import AdversarialModule
-from lightning_gen.models.base import Batch, Condition
+from lightning_gen.models.base import Batch, Condition, check_pixels
 from lightning_gen.nn.initialization import initialize_normal
 
 PATCHES = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
@@ -218,6 +218,7 @@ class Pix2Pix(AdversarialModule):
                 f"The batch holds {sorted(batch)}; Pix2Pix needs 'source' too, as PairedImageDataModule has it."
             )
         self.check_source(batch["source"], DataError)
+        check_pixels(batch["source"], "source")
         if batch["source"].shape[2:] != batch["image"].shape[2:]:
             raise DataError(
                 f"Sources have {tuple(batch['source'].shape[2:])} pixels, images {tuple(batch['image'].shape[2:])}."

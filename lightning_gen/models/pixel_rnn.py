@@ -300,7 +300,7 @@ class PixelRNN(LikelihoodModule):
         like = self.net.stem.weight
         if condition is None:
             return like.new_zeros(num_samples, *self.image_shape), like.new_zeros(num_samples, 1, *self.image_shape[1:])
-        return condition["image"].to(like.dtype), condition["mask"].to(like.dtype)
+        return condition["image"], condition["mask"].to(like.dtype)
 
     def draw(
         self,
@@ -312,7 +312,8 @@ class PixelRNN(LikelihoodModule):
         context: Tensor | None = None,
     ) -> Tensor:
         """Draw images from a network, one subpixel after the other; those in the mask are known."""
-        dtype = net.stem.weight.dtype
+        # Rounded to 16 bits, uniform numbers would draw rare levels too often.
+        dtype = torch.promote_types(self.dtype, torch.float32)
         uniform = torch.rand(num_samples, *net.image_shape, generator=generator, device=self.device, dtype=dtype)
         with torch.autocast(self.device.type, enabled=False):
             return sampler(net, num_samples, context).run(uniform, self.levels, known, mask)

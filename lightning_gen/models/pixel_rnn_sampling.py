@@ -26,12 +26,13 @@ def draw_levels(logits: Tensor, uniform: Tensor, levels: int) -> Tensor:
 
     Args:
         logits: `(N, K)`: of each level, or of the upper one of two.
-        uniform: `(N,)` in [0, 1).
+        uniform: `(N,)` in [0, 1), of 32 bits or more.
         levels: how many.
 
     Returns:
         k / (levels - 1), `(N,)`.
     """
+    logits = logits.to(uniform.dtype)
     if levels == 2:
         return (uniform < logits[:, 0].sigmoid()).to(uniform.dtype)
     cumulative = logits.softmax(1).cumsum(1)[:, :-1]  # The last one is 1, or what rounding leaves of it.
@@ -66,6 +67,7 @@ class Sampler:
         self.head_inputs = [zeros(num_samples, conv.in_channels) for conv in heads]
         self.context = None  # (layer, row, column, image, map)
         if context is not None:
+            context = context.to(net.stem.weight.dtype)  # Made under autocast it has 16 bits, and here is none.
             self.context = torch.stack([layer.context(context).permute(2, 3, 0, 1) for layer in self.layers])
 
     def by_colour(
@@ -126,8 +128,8 @@ class Sampler:
         Returns:
             `(N, C, H, W)` in [0, 1].
         """
-        inputs = F.pad(torch.zeros_like(uniform), (3, 3, 3, 0))  # in [-1, 1], with the padding of the 7x7 convolution
-        images, given = torch.empty_like(uniform), mask.bool()
+        inputs = F.pad(torch.zeros_like(known), (3, 3, 3, 0))  # in [-1, 1], with the padding of the 7x7 convolution
+        images, given = torch.empty_like(known), mask.bool()
         for row in range(self.height):
             self.start_row(row)
             for column in range(self.width):

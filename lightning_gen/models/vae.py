@@ -192,7 +192,7 @@ class VAE(LikelihoodModule):
 
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw z from the prior N(0, I), `(num_samples, J)`."""
-        return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device)
+        return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device, dtype=self.dtype)
 
     def latent_from_normal(self, u: Tensor) -> Tensor:
         """A draw of N(0, I) is one of the prior."""
@@ -263,7 +263,7 @@ class VAE(LikelihoodModule):
 
     def _pixels(self, z: Tensor) -> tuple[Tensor, Tensor | float]:
         """Logits of the pixel means, and the log of the pixel variances."""
-        outputs = self.decoder(z).unflatten(-1, (-1, *self.image_shape))  # (..., 1 or 2, C, H, W)
+        outputs = self.decoder(z.to(self.dtype)).unflatten(-1, (-1, *self.image_shape))  # (..., 1 or 2, C, H, W)
         location = outputs.select(-4, 0)
         return location, outputs.select(-4, 1) if outputs.shape[-4] == 2 else 0.0
 

@@ -221,7 +221,7 @@ class VGAN(AdversarialModule):
 
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw noise of N(0, I), `(num_samples, latent_dim)`."""
-        return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device)
+        return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device, dtype=self.dtype)
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The videos that the generator makes of noise, `(N, latent_dim) -> (N, C, T, H, W)` in [0, 1]."""

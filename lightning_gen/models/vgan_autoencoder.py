@@ -110,7 +110,9 @@ class VGANAutoencoder(VGAN):
             with self.evaluating(), torch.no_grad(), torch.random.fork_rng(devices):  # Training's own stream stays.
                 torch.manual_seed(0)
                 batches = self.trainer.fit_loop._data_source.dataloader()
-                codes = torch.cat([self.encode(as_batch(batch)["video"].to(self.device)) for batch in batches])
+                codes = torch.cat(
+                    [self.encode(as_batch(batch)["video"].to(self.device, self.dtype)) for batch in batches]
+                )
                 fitted = fit_mixture(codes, len(self.weights), generator=torch.Generator().manual_seed(0))
             for buffer, values in zip(self.mixture, fitted, strict=True):
                 buffer.copy_(values)

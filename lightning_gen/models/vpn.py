@@ -470,7 +470,9 @@ class VPN(LikelihoodModule):
         like = self.encoder.stem.weight
         videos = like.new_empty(num_samples, *self.image_shape)
         shape = (num_frames - first, num_samples, colours, height, width)
-        uniform = torch.rand(shape, generator=generator, device=self.device, dtype=like.dtype)
+        # Rounded to 16 bits, uniform numbers would draw rare levels too often.
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        uniform = torch.rand(shape, generator=generator, device=self.device, dtype=dtype)
         vectors = self.vectors(condition)
         context, state, seen = like.new_zeros(num_samples, self.decoder.context.in_channels, height, width), None, 0
         if condition is not None and first:
@@ -489,7 +491,7 @@ class VPN(LikelihoodModule):
         """Draw a frame in [0, 1] given its context `(N, 2c, H, W)` and random numbers `(N, C, H, W)`."""
         if self.decoder.stem is not None:
             return CachedDecoder(self.decoder, context, vectors).run(uniform, self.draw_pixels)
-        logits = self.decoder(uniform, context, vectors).movedim(2, -1)  # (N, C, H, W, K)
+        logits = self.decoder(uniform.to(context.dtype), context, vectors).movedim(2, -1)  # (N, C, H, W, K)
         return self.draw_pixels(logits.flatten(0, 3), uniform.flatten()).view_as(uniform)
 
     def draw_pixels(self, logits: Tensor, uniform: Tensor) -> Tensor:

@@ -87,8 +87,8 @@ class CachedDecoder:
         Returns:
             `(N, C, H, W)` in [0, 1].
         """
-        frame = torch.empty_like(uniform)
-        inputs = F.pad(torch.zeros_like(uniform), (1, 1, 1, 0))  # in [-1, 1], with the padding of the 3 x 3 convolution
+        frame = torch.empty_like(uniform, dtype=self.context.dtype)
+        inputs = F.pad(torch.zeros_like(frame), (1, 1, 1, 0))  # in [-1, 1], with the padding of the 3 x 3 convolution
         for row in range(uniform.shape[2]):
             seen = self.seen
             parts = [seen[:, k : k + self.width].flatten(1, 2) @ self.above[k] for k in range(3)]

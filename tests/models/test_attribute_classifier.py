@@ -27,7 +27,7 @@ def test_each_attribute_has_outputs_of_its_own() -> None:
 def test_faults_are_named() -> None:
     model = AttributeClassifier((1, 8, 8), {"shape": 3, "size": 2}, 2, 4)
     image = torch.rand(2, 1, 8, 8)
-    with pytest.raises(DataError, match=r"attributes of shape \(N, 2\); the batch has only \['image'\]"):
+    with pytest.raises(DataError, match=r"attributes, integers of shape \(N, 2\); the batch has only \['image'\]"):
         model.check_batch({"image": image})
     with pytest.raises(DataError, match=r"'size' has values in \[0, 2\]; expected 0 to 1"):
         model.check_batch({"image": image, "attributes": torch.tensor([[0, 0], [0, 2]])})

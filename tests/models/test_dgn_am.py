@@ -150,7 +150,7 @@ def test_the_ascent_follows_the_published_iteration() -> None:
         a = 0.5 + (1e-10 - 0.5) * step / 7
         with torch.no_grad():
             h = torch.minimum((h + a * g / g.abs().mean(1, keepdim=True)).clamp(min=0), model.code_bounds) * 0.99
-    torch.testing.assert_close(found, model.decode(h).detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, model.decode(h).detach().float(), rtol=1e-5, atol=1e-6)
     assert linear_schedule(0.5, 1e-10, 6, 7) == pytest.approx(a)
 
 

@@ -307,7 +307,7 @@ def test_drawing_ends_in_the_sample(attention: bool) -> None:
     drawing = model.draw(3, generator=torch.Generator().manual_seed(5))
     assert drawing.canvases.shape == (4, 3, 1, 6, 9)
     sample = model.sample(3, generator=torch.Generator().manual_seed(5))
-    torch.testing.assert_close(drawing.canvases[-1], sample, rtol=0, atol=0)
+    torch.testing.assert_close(drawing.canvases[-1].float(), sample, rtol=0, atol=0)
     assert drawing.read_boxes is None
     again = model.redraw(binary(3, (1, 6, 9)))
     assert again.canvases.shape == (4, 3, 1, 6, 9)

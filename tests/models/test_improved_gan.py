@@ -240,7 +240,7 @@ def test_wrong_settings_are_named(arguments: dict[str, Any], message: str) -> No
     ("data", "batch_size", "message"),
     [
         ({"image": torch.rand(20, 1, 2, 2)}, 10, r"holds \['image'\]; ImprovedGAN needs 'label' too"),
-        ({"label": torch.arange(20) % 10}, 10, "Labels reach 9; with num_classes=4 the last is 3"),
+        ({"label": torch.arange(20) % 10}, 10, "got a label in 0 to 9; expected integers .* from -1 to 3"),
         ({"label": torch.arange(20) % 3}, 10, "Class 3 has 0 labelled training images, .* asks for 2 of each"),
         ({"label": torch.full((20,), -1)}, 10, "Class 0 has 0 labelled training images"),
         ({"label": torch.arange(20) % 4}, 19, "got a batch of 1; choose a batch_size"),
