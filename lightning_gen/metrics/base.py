@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -143,6 +144,14 @@ class SampleMetric(Metric, metaclass=Checked):
         """Within `compute`, a tensor of every rank, `(ranks, *values.shape)`."""
         # _is_synced says whether torchmetrics found other ranks and joined the states.
         return torch.stack(gather_all_tensors(values, self.process_group)) if self._is_synced else values[None]
+
+    def _warn_of_equal_features(self) -> None:
+        """Say that a value near 0 is no praise."""
+        warnings.warn(
+            f"{self.name}: all real images have the same features, beside which any samples with these features are "
+            f"perfect; {self.extractor_name} does not see what is in the images, take another extractor.",
+            stacklevel=2,
+        )
 
     def _too_few(self, role: Role, number: int, bound: int) -> DataError:
         return DataError(
