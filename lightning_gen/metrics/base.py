@@ -47,6 +47,7 @@ class SampleMetric(Metric, metaclass=Checked):
         needs_features: whether it looks at an extractor's features or logits, or at the images alone.
         needs_density: whether it takes samples as draws from a distribution, to score its likelihood.
         needs_training: whether it looks at all training images.
+        needs_held_out: whether its reference must be images that the model was not trained on.
         extractor_name: whose features they are, once bound.
         standard_error: of the last computed value, None where there is no formula.
         protocol: how the last value was computed, in a few words, for tables.
@@ -59,6 +60,7 @@ class SampleMetric(Metric, metaclass=Checked):
     needs_features: bool = True
     needs_density: bool = False
     needs_training: bool = False
+    needs_held_out: bool = False
     extractor_name: str | None = None
     standard_error: float | None = None
     protocol: str = ""
