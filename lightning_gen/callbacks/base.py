@@ -64,7 +64,8 @@ def fresh_loader(trainer: Any, split: Literal["train", "val"]) -> Iterable[Any] 
 def check_monitors(trainer: Any, names: tuple[str, ...], every_n_epochs: int) -> None:
     """Refuse callbacks that would read a figure in epochs in which it is not measured, and take the old value for new.
 
-    Lightning keeps what was logged from epoch to epoch: such epochs would count for patience, and be kept as the best.
+    Lightning keeps what was logged from epoch to epoch: such epochs would count for patience, and be kept as the best
+    (Lightning's issue 20185).
 
     Args:
         trainer: in `setup`, before it fits.
@@ -80,18 +81,18 @@ def check_monitors(trainer: Any, names: tuple[str, ...], every_n_epochs: int) ->
         if callback.monitor is None or not callback.monitor.startswith(names):
             continue
         after_training, period = reads_after_training(callback), callback.every_n_epochs if saves else 1
-        if validated is None:
+        if not period:  # After so many batches, or minutes: before the validation that would measure it.
+            is_right = False
+        elif validated is None:
             is_right = every_n_epochs == 1 and not after_training
-        elif not period:  # After so many batches, or minutes.
-            is_right = measured == 1
         else:
             is_right = (period if after_training else math.lcm(period, validated)) % measured == 0
         if not is_right:
             kind = type(callback).__name__
             own = f"{kind} every_n_epochs={measured}" if saves else f"{kind} no check_on_train_epoch_end"
             raise LightningGenError(
-                f"{kind} reads {callback.monitor} also in epochs in which it is not measured, and would take an old "
-                f"value for a new one; give the Trainer check_val_every_n_epoch={measured}, and {own}."
+                f"{kind} reads {callback.monitor} also where it has not been measured, and would take an old value for "
+                f"a new one; give the Trainer check_val_every_n_epoch={measured}, and {own}."
             )
 
 

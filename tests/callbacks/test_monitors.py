@@ -39,7 +39,7 @@ def test_a_figure_of_every_third_epoch_is_no_figure_of_the_others(
     make: Any, remedy: str, first: bool, tmp_path: Path
 ) -> None:
     callbacks = [SampleEvaluation([MeanPixel()], 10, every_n_epochs=3), make(tmp_path)]
-    message = f"reads {FIGURE} also in epochs in which it is not measured.* check_val_every_n_epoch=3, and {remedy}"
+    message = f"reads {FIGURE} also where it has not been measured.* check_val_every_n_epoch=3, and {remedy}"
     with pytest.raises(LightningGenError, match=message) as caught:
         fit(callbacks if first else callbacks[::-1], epochs=1, enable_checkpointing=True, **LIMITS)
     assert "\n" not in str(caught.value)
@@ -58,6 +58,13 @@ def test_the_best_are_of_measured_epochs(every: int | None, forced: bool | None,
     assert epochs_of(save) == ([5] if every == 6 else [2, 5])
     for path, value in save.best_k_models.items():
         assert value.item() == pytest.approx(measured[torch.load(path, weights_only=True)["epoch"]])
+
+
+def test_what_is_saved_between_validations_is_refused(tmp_path: Path) -> None:
+    """By steps it is saved before the validation, with the figure of the one before."""
+    save = pl.callbacks.ModelCheckpoint(tmp_path, monitor=FIGURE, every_n_train_steps=1)
+    with pytest.raises(LightningGenError, match="check_val_every_n_epoch=1, and ModelCheckpoint every_n_epochs=1"):
+        fit([SampleEvaluation([MeanPixel()], 10), save], epochs=1, enable_checkpointing=True, **LIMITS)
 
 
 def test_what_is_saved_after_every_epoch_is_refused_without_a_validation_in_each(tmp_path: Path) -> None:
