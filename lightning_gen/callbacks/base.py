@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_gen._lightning import Callback, LightningModule, Trainer, pl
+from lightning_gen._lightning import Callback, LightningModule, Trainer, pl, reads_after_training
 from lightning_gen.arguments import Checked
 from lightning_gen.callbacks.randomness import own_randomness
 from lightning_gen.errors import LightningGenError
@@ -41,12 +42,14 @@ def fresh_loader(trainer: Any, split: Literal["train", "val"]) -> Iterable[Any] 
     """A loader that training does not share: to iterate over one with persistent workers would disturb its epoch.
 
     Returns:
-        The data module's, or one over the data set of the loader that the trainer was given; None where there is none.
+        The data module's, the first of several, or one over the data set of the loader that the trainer was given; None
+        where there is none.
     """
     if trainer.datamodule is not None:
         if trainer.state.fn != "fit":
             trainer.datamodule.setup("fit")  # A test has set up the test split only.
-        return trainer.datamodule.train_dataloader() if split == "train" else trainer.datamodule.val_dataloader()
+        loader = trainer.datamodule.train_dataloader() if split == "train" else trainer.datamodule.val_dataloader()
+        return loader[0] if isinstance(loader, (list, tuple)) else loader
     loader = trainer.train_dataloader if split == "train" else trainer.val_dataloaders
     if not isinstance(loader, DataLoader):
         pl.utilities.rank_zero_warn(
@@ -56,6 +59,41 @@ def fresh_loader(trainer: Any, split: Literal["train", "val"]) -> Iterable[Any] 
         return None
     shuffle = split == "train" and not isinstance(loader.dataset, IterableDataset)
     return DataLoader(loader.dataset, loader.batch_size, shuffle=shuffle, collate_fn=loader.collate_fn)
+
+
+def check_monitors(trainer: Any, names: tuple[str, ...], every_n_epochs: int) -> None:
+    """Refuse callbacks that would read a figure in epochs in which it is not measured, and take the old value for new.
+
+    Lightning keeps what was logged from epoch to epoch: such epochs would count for patience, and be kept as the best
+    (Lightning's issue 20185).
+
+    Args:
+        trainer: in `setup`, before it fits.
+        names: how the figures' names begin.
+        every_n_epochs: in which epochs they are measured, where there is a validation at all.
+    """
+    validated = trainer.check_val_every_n_epoch  # None: after so many batches, whatever the epoch
+    measured = math.lcm(every_n_epochs, validated or 1)
+    for callback in trainer.callbacks:
+        saves = isinstance(callback, pl.callbacks.ModelCheckpoint)
+        if not saves and not isinstance(callback, pl.callbacks.EarlyStopping):
+            continue
+        if callback.monitor is None or not callback.monitor.startswith(names):
+            continue
+        after_training, period = reads_after_training(callback), callback.every_n_epochs if saves else 1
+        if not period:  # After so many batches, or minutes: before the validation that would measure it.
+            is_right = False
+        elif validated is None:
+            is_right = every_n_epochs == 1 and not after_training
+        else:
+            is_right = (period if after_training else math.lcm(period, validated)) % measured == 0
+        if not is_right:
+            kind = type(callback).__name__
+            own = f"{kind} every_n_epochs={measured}" if saves else f"{kind} no check_on_train_epoch_end"
+            raise LightningGenError(
+                f"{kind} reads {callback.monitor} also where it has not been measured, and would take an old value for "
+                f"a new one; give the Trainer check_val_every_n_epoch={measured}, and {own}."
+            )
 
 
 class EvaluationCallback(Callback, metaclass=Checked):
@@ -100,7 +138,7 @@ class EvaluationCallback(Callback, metaclass=Checked):
         self.folder = log_folder(trainer)
         self.figures.clear()
         self.pictures.clear()
-        self._conditions: dict[str, Any] = {} if self.labels is None else {"label": torch.tensor(self.labels)}
+        self._conditions: dict[int, dict[str, Any]] = {}  # of each held-out loader that is looked at
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not sum(trainer.num_val_batches):
@@ -118,29 +156,46 @@ class EvaluationCallback(Callback, metaclass=Checked):
         # Counted as the Trainer counts `check_val_every_n_epoch`: epochs n - 1, 2n - 1, ... from 0, and the first one.
         return is_last or trainer.current_epoch == 0 or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def observe(self, trainer: Trainer, pl_module: GenerativeModule, batch: Batch, batch_idx: int) -> None:
-        """See a held-out batch: its conditions are kept until there are `num_samples` of them."""
-        keys = () if self.labels is not None else pl_module.condition_keys
+    def observe(
+        self, trainer: Trainer, pl_module: GenerativeModule, batch: Batch, batch_idx: int, dataloader_idx: int
+    ) -> None:
+        """See a held-out batch: conditions of the first loader are kept until there are `num_samples` of them."""
+        if dataloader_idx:
+            return
+        conditions = self._conditions.setdefault(0, {})
+        for key, rows in self.conditions_of(pl_module, batch).items():
+            kept = conditions.get(key, rows[:0])
+            if len(kept) < self.num_samples:
+                conditions[key] = torch.cat([kept, rows]) if isinstance(rows, Tensor) else kept + rows
+
+    def conditions_of(self, module: GenerativeModule, batch: Batch) -> dict[str, Any]:
+        """What a batch says of what is to be sampled: tensors on the CPU, or lists, each with a row for each sample."""
+        keys = () if self.labels is not None else module.condition_keys
         context = [key for key in self.context_keys if keys and key in batch and key not in keys]
+        found: dict[str, Any] = {}
         for key in (*keys, *context):
             if key not in batch:
                 raise LightningGenError(
-                    f"{type(pl_module).__name__} is sampled under {key!r}, and the held-out batches hold only "
+                    f"{type(module).__name__} is sampled under {key!r}, and the held-out batches hold only "
                     f"{sorted(batch)}; give it data with {key!r}."
                 )
-            rows = batch[key].cpu() if isinstance(batch[key], Tensor) else list(batch[key])
-            kept = self._conditions.get(key, rows[:0])
-            if len(kept) < self.num_samples:
-                self._conditions[key] = torch.cat([kept, rows]) if isinstance(rows, Tensor) else kept + rows
+            found[key] = batch[key].cpu() if isinstance(batch[key], Tensor) else list(batch[key])
+        return found
 
     @abstractmethod
     def evaluate(self, trainer: Trainer, pl_module: GenerativeModule, stage: Stage) -> None:
         """Do what the callback is for; called on every rank."""
 
     def sample(
-        self, trainer: Trainer, module: GenerativeModule, num_samples: int, start: int, generator: torch.Generator
+        self,
+        trainer: Trainer,
+        module: GenerativeModule,
+        num_samples: int,
+        start: int,
+        generator: torch.Generator,
+        dataloader_idx: int = 0,
     ) -> tuple[Tensor, Condition | None]:
-        """Draw samples under the labels, or the conditions of the held-out images, from `start` on, cycled.
+        """Draw samples under the labels, or the conditions of a loader's held-out images, from `start` on, cycled.
 
         The model runs in the trainer's precision, as in training; what it gives is scored and drawn in float32.
 
@@ -148,7 +203,8 @@ class EvaluationCallback(Callback, metaclass=Checked):
             Images in [0, 1], `(num_samples, *image_shape)`, and their conditions with what else was kept.
         """
         kept: dict[str, Any] = {}
-        for key, rows in self._conditions.items():
+        labels = None if self.labels is None else {"label": torch.tensor(self.labels)}
+        for key, rows in (labels or self._conditions.get(dataloader_idx, {})).items():
             picked = [i % len(rows) for i in range(start, start + num_samples)]
             kept[key] = rows[picked] if isinstance(rows, Tensor) else [rows[i] for i in picked]
         condition = {key: rows for key, rows in kept.items() if self.labels is not None or key in module.condition_keys}
@@ -156,9 +212,11 @@ class EvaluationCallback(Callback, metaclass=Checked):
             images = module.sample(num_samples, condition or None, generator=generator)
         return images.float(), kept or None
 
-    def _observe(self, trainer: Trainer, module: GenerativeModule, batch: Any, batch_idx: int, loader: int) -> None:
-        if loader == 0 and self.is_due(trainer):
-            self.observe(trainer, module, as_batch(batch), batch_idx)
+    def _observe(
+        self, trainer: Trainer, module: GenerativeModule, batch: Any, batch_idx: int, dataloader_idx: int
+    ) -> None:
+        if self.is_due(trainer):
+            self.observe(trainer, module, as_batch(batch), batch_idx, dataloader_idx)
 
     def _evaluate(self, trainer: Trainer, module: GenerativeModule, stage: Stage) -> None:
         if self.is_due(trainer):

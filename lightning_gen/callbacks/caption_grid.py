@@ -39,7 +39,9 @@ class CaptionGrid(PictureCallback):
             )
         super().setup(trainer, pl_module, stage)
 
-    def observe(self, trainer: Trainer, pl_module: GenerativeModule, batch: Batch, batch_idx: int) -> None:
+    def observe(
+        self, trainer: Trainer, pl_module: GenerativeModule, batch: Batch, batch_idx: int, dataloader_idx: int
+    ) -> None:
         """Nothing: the captions are given."""
 
     def draw(self, trainer: Trainer, pl_module: GenerativeModule) -> Tensor:

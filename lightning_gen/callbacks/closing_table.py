@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from lightning_gen._lightning import Callback, LightningModule, Trainer
 from lightning_gen.callbacks.base import Figure, log_folder
 from lightning_gen.callbacks.files import whole_file
-from lightning_gen.models.base import GenerativeModule, ImageModule
+from lightning_gen.models.base import GenerativeModule, ImageModule, held_out_batches, loader_suffix
 
 
 class ClosingTable(Callback):
@@ -45,14 +46,15 @@ class ClosingTable(Callback):
     def _take_logged(self, trainer: Trainer, module: Any, stage: str) -> None:
         logged = trainer.callback_metrics
         protocols = module.figure_protocols(stage) if isinstance(module, ImageModule) else {}
-        for name, protocol in protocols.items():
-            if f"{stage}/{name}" not in logged:
+        suffixes = [loader_suffix(trainer, index) for index in range(len(held_out_batches(trainer)))]
+        for suffix, (name, protocol) in product(suffixes, protocols.items()):
+            if f"{stage}/{name}{suffix}" not in logged:
                 continue
-            error = logged.get(f"{stage}/{name}_stderr")
+            error = logged.get(f"{stage}/{name}_stderr{suffix}")
             self.figures.append(
                 Figure(
-                    name=f"{stage}/{name}",
-                    value=logged[f"{stage}/{name}"].item(),
+                    name=f"{stage}/{name}{suffix}",
+                    value=logged[f"{stage}/{name}{suffix}"].item(),
                     standard_error=None if error is None else error.item(),
                     real=None,
                     protocol=protocol,

@@ -44,6 +44,7 @@ def evaluate(
     num_samples: int | None = None,
     split: Literal["val", "test"] = "test",
     accelerator: str = "auto",
+    seed: int = 0,
 ) -> None:
     """Judge a folder of images, or a checkpoint, by all scores at once.
 
@@ -51,15 +52,15 @@ def evaluate(
     and pictures are written to a new folder, logs/evaluate/version_0, version_1 and so on.
 
     Args:
-        samples: folder with an image file for each sample, of the size of the data's images; the order of the names
-            counts as that of drawing.
+        samples: folder with an image file for each sample, of the size of the data's images, in whatever order.
         data: the real images; those that the checkpoint was trained on if None.
         extractor: network whose features are compared, DigitFeatures for digits, InceptionV3 or EfficientNetLite0 for
             other images; the scores of pixels alone are given if None.
         ckpt_path: a checkpoint, in the place of a folder.
-        num_samples: how many samples are judged, the first ones; all of a folder, 1,000 of a checkpoint if None.
+        num_samples: how many samples are judged; all of a folder, 1,000 of a checkpoint if None.
         split: the held-out images.
         accelerator: where the checkpoint and the extractor run, such as cpu or gpu.
+        seed: by which samples are drawn, from a checkpoint or from a folder of more than num_samples.
     """
     model: GenerativeModule
     if ckpt_path is not None and samples is None:
@@ -68,7 +69,7 @@ def evaluate(
     elif samples is not None and ckpt_path is None:
         if data is None:
             raise LightningGenError("A folder is compared with real images; name them: --data DigitsDataModule")
-        real, model = data, Replay(Path(samples), data.image_shape, num_samples)
+        real, model = data, Replay(Path(samples), data.image_shape, num_samples, seed)
         num_samples = len(model.paths)
     else:
         raise LightningGenError("Give one of --samples, a folder of images, and --ckpt_path, a checkpoint.")
@@ -78,9 +79,9 @@ def evaluate(
         scores = [metric for metric in scores if not metric.needs_density]
     callbacks = [
         ClosingTable(),
-        SampleEvaluation(scores, num_samples, extractor),
-        ClosestPairs(min(num_samples, 5000), extractor=extractor),
-        SampleNeighbors(min(num_samples, 12), extractor=extractor),
+        SampleEvaluation(scores, num_samples, extractor, seed=seed),
+        ClosestPairs(min(num_samples, 5000), extractor=extractor, seed=seed),
+        SampleNeighbors(min(num_samples, 12), extractor=extractor, seed=seed),
     ]
     trainer = Trainer(
         accelerator=accelerator,
@@ -125,19 +126,24 @@ def held_out(data: Any, split: Literal["val", "test"]) -> int:
 
 
 class Replay(GenerativeModule):
-    """A model whose samples are the images of a folder, one after the other and then again from the first.
+    """A model whose samples are the images of a folder, shuffled, one after the other and then again from the first.
+
+    Names often go class by class: the first ones would be no sample of the model.
 
     Args:
         folder: holds an image file for each sample.
         image_shape: `(C, H, W)`, of the real images.
-        num_samples: how many are taken, the first ones; all if None.
+        num_samples: how many are taken; all if None.
+        seed: of the shuffling.
 
     Raises:
         DatasetNotFoundError: if there are no images.
         DataError: if they are of different shapes, or of another one than the real images; or there are too few.
     """
 
-    def __init__(self, folder: Path, image_shape: tuple[int, ...], num_samples: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, image_shape: tuple[int, ...], num_samples: int | None = None, seed: int = 0
+    ) -> None:
         super().__init__()
         self.image_shape = image_shape
         found = [picture.path for picture in find_pictures(folder)]
@@ -147,7 +153,8 @@ class Replay(GenerativeModule):
             )
         if not 1 <= (number := len(found) if num_samples is None else num_samples) <= len(found):
             raise DataError(f"num_samples is {number}; there are 1 to {len(found)} images in {folder} to take.")
-        self.paths = found[:number]
+        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
+        self.paths = [found[index] for index in order[:number].tolist()]
         shapes = {path: file_shape(path) for path in self.paths}
         first, shape = next(iter(shapes.items()))
         for path, other in shapes.items():

@@ -6,6 +6,7 @@ Distances are computed block by block: memory grows with the sum of the numbers 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -144,14 +145,19 @@ def manifold_precision(x: Tensor, y: Tensor, k: int = 3) -> Tensor:
     >>> manifold_precision(torch.tensor([[0.4], [7.0]]), torch.tensor([[0.0], [1.0], [3.0]]), k=1)
     tensor(0.5000, dtype=torch.float64)
     """
-    return (_balls_around(x, y, k) > 0).double().mean()
+    x, y = _check(x.double(), y.double())  # A share jumps where a distance crosses a radius.
+    inside = x.new_zeros(len(x), dtype=torch.bool)
+    for rows, _, within in _memberships(x, y, k, closed=True):
+        inside[rows] |= within.any(1)
+    return inside.double().mean()
 
 
 def manifold_density(x: Tensor, y: Tensor, k: int = 5) -> Tensor:
     r"""In how many of y's neighbourhoods a point of x lies on average, over k (Naeem et al. 2020, equation 2).
 
     $\frac{1}{kN} \sum_j \sum_i 1[x_j \in B(y_i, \mathrm{NND}_k(y_i))]$. An outlier of y, whose neighbourhood is wide,
-    counts for no more than any other point.
+    counts for no more than any other point. A point at just the radius lies outside, as in the authors' code: only so
+    is the density of y among itself 1.
 
     Args:
         x: generated, `(N, F)`.
@@ -167,7 +173,11 @@ def manifold_density(x: Tensor, y: Tensor, k: int = 5) -> Tensor:
     >>> manifold_density(torch.tensor([[0.4], [7.0]]), torch.tensor([[0.0], [1.0], [3.0]]), k=1)
     tensor(1., dtype=torch.float64)
     """
-    return _balls_around(x, y, k).double().mean() / k
+    x, y = _check(x.double(), y.double())
+    number = x.new_zeros(len(x), dtype=torch.int64)
+    for rows, _, within in _memberships(x, y, k, closed=False):
+        number[rows] += within.sum(1)
+    return number.double().mean() / k
 
 
 def manifold_coverage(x: Tensor, y: Tensor, k: int = 5) -> Tensor:
@@ -187,25 +197,54 @@ def manifold_coverage(x: Tensor, y: Tensor, k: int = 5) -> Tensor:
     >>> manifold_coverage(torch.tensor([[0.4], [7.0]]), torch.tensor([[0.0], [1.0], [3.0]]), k=1)
     tensor(0.6667, dtype=torch.float64)
     """
-    x, y = x.double(), y.double()
-    return (nearest_neighbors(y, x).distances[:, 0] <= _radii(y, k)).double().mean()
+    x, y = _check(x.double(), y.double())
+    covered = y.new_zeros(len(y), dtype=torch.bool)
+    for _, columns, within in _memberships(x, y, k, closed=False):
+        covered[columns] |= within.any(0)
+    return covered.double().mean()
 
 
-def _balls_around(x: Tensor, y: Tensor, k: int) -> Tensor:
-    """In how many neighbourhoods of points of y each point of x lies, `(N,)`."""
-    x, y = _check(x.double(), y.double())  # A share jumps where a distance crosses a radius.
-    bounds = _radii(y, k).square()
-    number = x.new_zeros(len(x), dtype=torch.int64)
+def _memberships(x: Tensor, y: Tensor, k: int, closed: bool) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Which points of x lie in which neighbourhoods of points of y, in blocks, and where these are.
+
+    Squares that rounding cannot tell from a radius are decided on the differences of the two points, which the radii
+    are computed from too: a copy of a k-th neighbour lies at just the radius.
+
+    Args:
+        x: `(N, F)`, float64.
+        y: `(M, F)`, float64.
+        k: neighbours of a point of y, itself left out.
+        closed: whether a point at just the radius lies within.
+    """
+    radii = _radii(y, k)
+    error = (y.shape[1] + 8) * torch.finfo(y.dtype).eps  # relative, of a sum of products
+    center = _center(y)
+    norms, other_norms = ((points - center).square().sum(1) for points in (x, y))
     for rows, columns, squares in _blocks(x, y):
-        number[rows] += (squares <= bounds[columns]).sum(1)
-    return number
+        bounds = radii[columns].square()
+        within = squares < bounds
+        unclear = (squares - bounds).abs() <= error * (norms[rows, None] + other_norms[columns])
+        for pairs in unclear.nonzero().split(max(ROWS * COLUMNS // max(y.shape[1], 1), 1)):
+            one, other = pairs[:, 0], pairs[:, 1]
+            distances = (x[rows][one] - y[columns][other]).square().sum(1).sqrt()
+            edges = radii[columns][other]
+            within[one, other] = distances <= edges if closed else distances < edges
+        yield rows, columns, within
 
 
 def _radii(y: Tensor, k: int) -> Tensor:
     """The distance of each point to its k-th neighbour, itself left out, `(M,)`."""
     if len(y) <= k:
         raise DataError(f"Neighbourhoods of {k} points were asked for among {len(y)}; give more points, or a lower k.")
-    return nearest_neighbors(y, y, k + 1).distances[:, k]
+    radii = nearest_neighbors(y, y, k + 1).distances[:, k]
+    if number := int((radii == 0).sum()):
+        warnings.warn(
+            f"{number} of {len(y)} points have {k} others at no distance: precision, recall, density and coverage say "
+            "little of points that are equal; look whether the extractor sees anything in the images, and for copies "
+            "among them.",
+            stacklevel=4,
+        )
+    return radii
 
 
 def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -46,6 +47,7 @@ class SampleMetric(Metric, metaclass=Checked):
         needs_features: whether it looks at an extractor's features or logits, or at the images alone.
         needs_density: whether it takes samples as draws from a distribution, to score its likelihood.
         needs_training: whether it looks at all training images.
+        needs_held_out: whether its reference must be images that the model was not trained on.
         extractor_name: whose features they are, once bound.
         standard_error: of the last computed value, None where there is no formula.
         protocol: how the last value was computed, in a few words, for tables.
@@ -58,6 +60,7 @@ class SampleMetric(Metric, metaclass=Checked):
     needs_features: bool = True
     needs_density: bool = False
     needs_training: bool = False
+    needs_held_out: bool = False
     extractor_name: str | None = None
     standard_error: float | None = None
     protocol: str = ""
@@ -143,6 +146,14 @@ class SampleMetric(Metric, metaclass=Checked):
         """Within `compute`, a tensor of every rank, `(ranks, *values.shape)`."""
         # _is_synced says whether torchmetrics found other ranks and joined the states.
         return torch.stack(gather_all_tensors(values, self.process_group)) if self._is_synced else values[None]
+
+    def _warn_of_equal_features(self) -> None:
+        """Say that a value near 0 is no praise."""
+        warnings.warn(
+            f"{self.name}: all real images have the same features, beside which any samples with these features are "
+            f"perfect; {self.extractor_name} does not see what is in the images, take another extractor.",
+            stacklevel=2,
+        )
 
     def _too_few(self, role: Role, number: int, bound: int) -> DataError:
         return DataError(

@@ -56,4 +56,7 @@ class FrechetDistance(SampleMetric):
         if number < 2:
             raise self._too_few(role, int(number), 2)
         mean = sums[0, 1:] / number
-        return mean, (sums[1:, 1:] - number * torch.outer(mean, mean)) / (number - 1)
+        covariance = (sums[1:, 1:] - number * torch.outer(mean, mean)) / (number - 1)
+        if role == "reference" and covariance.trace() <= 1e-12 * mean.square().sum():  # Nothing but rounding.
+            self._warn_of_equal_features()
+        return mean, covariance

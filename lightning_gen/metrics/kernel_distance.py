@@ -40,6 +40,8 @@ class KernelDistance(SampleMetric):
     def compute(self) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
         generated, reference = self._rows("generated"), self._rows("reference")
+        if (reference == reference[:1]).all():
+            self._warn_of_equal_features()
         distance, std = kernel_distance(generated, reference, self.num_subsets, self.subset_size, generator)
         self.protocol = f"{self.num_subsets} subsets of {self.subset_size}, std {std.item():.2g}"
         return distance

@@ -31,6 +31,7 @@ class Memorization(SampleMetric):
     short_name = "memorized"
     higher_is_better = False
     needs_training = True
+    needs_held_out = True
     generated: list[Tensor]
     reference: list[Tensor]
 

@@ -24,6 +24,7 @@ class NearestNeighborError(SampleMetric):
     short_name = "nearest_neighbor_error"
     batch_keys = ("label",)
     needs_features = False
+    needs_held_out = True
     higher_is_better = False
     generated: list[Tensor]
     generated_labels: list[Tensor]

@@ -39,6 +39,7 @@ class ParzenLogLikelihood(SampleMetric):
     short_name = "parzen"
     needs_features = False
     needs_density = True
+    needs_held_out = True
     higher_is_better = True
     generated: list[Tensor]
 

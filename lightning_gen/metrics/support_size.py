@@ -25,6 +25,7 @@ class SupportSize(SampleMetric):
     """
 
     short_name = "support"
+    needs_held_out = True
     higher_is_better = True
     generated: list[Tensor]
     reference: list[Tensor]

@@ -20,9 +20,9 @@ class TwoSamplePValue(SampleMetric):
 
     Args:
         on: what is compared, `images` or an extractor's `features`.
-        num_images: samples and real images that are taken, the first ones of each; at most 1,000.
+        num_images: samples and real images that are taken, drawn from each; at most 1,000.
         num_permutations: random divisions of these; the p-value is at least 1 / (num_permutations + 1).
-        seed: of the generator that draws them.
+        seed: of the generator that draws both.
     """
 
     short_name = "mmd_p_value"
@@ -51,12 +51,17 @@ class TwoSamplePValue(SampleMetric):
             getattr(self, role).append(self._read(samples, self.on).detach().flatten(1))
 
     def compute(self) -> Tensor:
-        x = self._rows("generated", least=2)[: self.num_images]
-        y = self._rows("reference", least=2)[: self.num_images]
         generator = torch.Generator().manual_seed(self.seed)
+        x, y = (self._draw(self._rows(role, least=2), generator) for role in ("generated", "reference"))
         test = two_sample_test(x, y, [median_bandwidth(x, y)], self.num_permutations, generator)
         self.protocol = (
             f"{len(x)} and {len(y)} {self.on}, Gaussian kernel of the median distance, {self.num_permutations} "
             f"permutations, MMD^2 {test.statistic:.2g}"
         )
         return torch.tensor(test.p_value, dtype=torch.float64, device=x.device)
+
+    def _draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """`num_images` of the rows: the first ones may be of a few classes alone."""
+        if len(rows) <= self.num_images:
+            return rows
+        return rows[torch.randperm(len(rows), generator=generator)[: self.num_images].to(rows.device)]

@@ -73,11 +73,11 @@ class AttributeClassifier(ImageModule):
             "all": "share of images with every attribute right",
         }
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log `val/loss`, the accuracy of each attribute as `val/<name>`, and `val/all`."""
         self._score(self.as_batch(batch), "val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log `test/loss`, the accuracy of each attribute as `test/<name>`, and `test/all`."""
         self._score(self.as_batch(batch), "test")
 
@@ -91,7 +91,7 @@ class AttributeClassifier(ImageModule):
         }
         self.log_dict({f"{stage}/{k}": v for k, v in scores.items()}, batch_size=len(values), sync_dist=True)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """The value of each attribute, `(N, A)`."""
         return self.network.read(self(self.converted(as_batch(batch))["image"]))
 

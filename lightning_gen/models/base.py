@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -98,6 +99,16 @@ def pixel_frequencies(batches: Iterable[Any]) -> Tensor:
     return (total + 1) / (count + 2)
 
 
+def held_out_batches(trainer: Any) -> list[int | float]:
+    """How many batches each held-out loader of this stage has."""
+    return trainer.num_test_batches if trainer.testing else trainer.num_val_batches
+
+
+def loader_suffix(trainer: Any, dataloader_idx: int) -> str:
+    """What Lightning adds to the names of figures of one of several held-out loaders; nothing where there is one."""
+    return f"/dataloader_idx_{dataloader_idx}" if len(held_out_batches(trainer)) > 1 else ""
+
+
 class ImageModule(LightningModule, metaclass=Checked):
     """A LightningModule on images: it names and checks its batches, and its checkpoints load by themselves.
 
@@ -185,6 +196,12 @@ class ImageModule(LightningModule, metaclass=Checked):
             In a few words how each is computed, by its name.
         """
         return {}
+
+    def log_of_loader(self, figures: Mapping[str, Any], dataloader_idx: int, **settings: Any) -> None:
+        """Log, at the end of an epoch, what was gathered over a held-out loader; a step's figures Lightning names."""
+        suffix = loader_suffix(self.trainer, dataloader_idx)
+        named = {f"{name}{suffix}": value for name, value in figures.items()}
+        self.log_dict(named, add_dataloader_idx=False, **settings)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only hyper-parameters that `__init__` accepts, and the class path to load them with."""
@@ -318,13 +335,13 @@ class GenerativeModule(ImageModule):
             if self.trainer.world_size > 1:
                 self.load_state_dict(self.trainer.strategy.broadcast(self.state_dict()))
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Nothing by itself; the step lets evaluation callbacks run."""
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Nothing by itself; the step lets evaluation callbacks run."""
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Sample as many images as the batch has rows, under its conditions."""
         batch = as_batch(batch)
         condition = {key: batch[key] for key in self.condition_keys if key in batch}
@@ -346,7 +363,7 @@ class LikelihoodModule(GenerativeModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self._log_probs: list[Tensor] = []
+        self._log_probs: dict[int, list[Tensor]] = defaultdict(list)  # of each held-out loader
 
     @abstractmethod
     def log_prob(self, images: Tensor, condition: Condition | None = None) -> Tensor:
@@ -385,13 +402,13 @@ class LikelihoodModule(GenerativeModule):
         """How `{stage}/nll` is computed, in a few words, for tables."""
         return "exact log-likelihood" if self.likelihood == "exact" else "lower bound"
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch of held-out images."""
-        self._log_probs.append(self._score(self.as_batch(batch)))
+        self._log_probs[dataloader_idx].append(self._score(self.as_batch(batch)))
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch of test images."""
-        self._log_probs.append(self._score(self.as_batch(batch)))
+        self._log_probs[dataloader_idx].append(self._score(self.as_batch(batch)))
 
     def _score(self, batch: Batch) -> Tensor:
         condition = {key: batch[key] for key in self.condition_keys}
@@ -407,17 +424,17 @@ class LikelihoodModule(GenerativeModule):
 
     def _log_likelihood(self, stage: str) -> None:
         """Mean and standard error over all images of all ranks: sums of every rank, in float64 where there is one."""
-        if not self._log_probs:
-            return
-        log_probs = torch.cat(self._log_probs)
+        for dataloader_idx, parts in self._log_probs.items():
+            log_probs = torch.cat(parts)
+            wide = torch.float32 if log_probs.device.type == "mps" else torch.float64
+            log_probs = log_probs.to(wide)
+            moments = torch.stack([log_probs.new_tensor(len(log_probs)), log_probs.sum(), log_probs.square().sum()])
+            count, total, square = self.trainer.strategy.reduce(moments, reduce_op="sum").tolist()
+            mean = total / count
+            variance = max(square / count - mean**2, 0.0)
+            errors = self.in_units((variance / max(count - 1, 1)) ** 0.5)
+            scores = self.in_units(-mean) | {f"{name}_stderr": value for name, value in errors.items()}
+            # They are the same on every rank already, but without sync_dist Lightning warns that they may not be.
+            figures = {f"{stage}/{name}": value for name, value in scores.items()}
+            self.log_of_loader(figures, dataloader_idx, sync_dist=True)
         self._log_probs.clear()
-        wide = torch.float32 if log_probs.device.type == "mps" else torch.float64
-        log_probs = log_probs.to(wide)
-        moments = torch.stack([log_probs.new_tensor(len(log_probs)), log_probs.sum(), log_probs.square().sum()])
-        count, total, square = self.trainer.strategy.reduce(moments, reduce_op="sum").tolist()
-        mean = total / count
-        variance = max(square / count - mean**2, 0.0)
-        errors = self.in_units((variance / max(count - 1, 1)) ** 0.5)
-        scores = self.in_units(-mean) | {f"{name}_stderr": value for name, value in errors.items()}
-        # They are the same on every rank already, but without sync_dist Lightning warns that they may not be.
-        self.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, sync_dist=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -124,7 +124,7 @@ class Captioner(ImageModule):
         self.network: CaptionNetwork | None = None
         if vocabulary is not None:
             self._build(vocabulary)
-        self._sums: list[Tensor] = []
+        self._sums: dict[int, list[Tensor]] = defaultdict(list)  # of each held-out loader
 
     def _build(self, vocabulary: Sequence[str]) -> None:
         """Make the network, now that its number of words is known."""
@@ -260,15 +260,15 @@ class Captioner(ImageModule):
             "attributes_common": "the same of the most frequent training caption",
         }
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score all captions, and what the captioner says itself."""
-        self._score(self.as_batch(batch))
+        self._score(self.as_batch(batch), dataloader_idx)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score all captions, and what the captioner says itself."""
-        self._score(self.as_batch(batch))
+        self._score(self.as_batch(batch), dataloader_idx)
 
-    def _score(self, batch: Batch) -> None:
+    def _score(self, batch: Batch, dataloader_idx: int) -> None:
         rows = self._captions(batch)
         words = self.encode([text for row in rows for text in row])
         sizes = torch.tensor([len(row) for row in rows], device=self.device)
@@ -285,7 +285,8 @@ class Captioner(ImageModule):
             right = sum(a == b for a, b in zip(said, truth, strict=True))
             common, described = truth.count(usual) if usual else 0, len(truth)
         sums = [number, log_probs, by_unigram, right, common, described]
-        self._sums.append(torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.device) for v in sums]))
+        row = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.device) for v in sums])
+        self._sums[dataloader_idx].append(row)
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures."""
@@ -296,17 +297,18 @@ class Captioner(ImageModule):
         self._log_figures("test")
 
     def _log_figures(self, stage: str) -> None:
-        if not self._sums:
-            return
-        sums = self.trainer.strategy.reduce(torch.stack(self._sums).sum(0), reduce_op="sum").tolist()
+        for dataloader_idx, rows in self._sums.items():
+            sums = self.trainer.strategy.reduce(torch.stack(rows).sum(0), reduce_op="sum").tolist()
+            number, log_probs, by_unigram, right, common, described = sums
+            perplexity, unigram = math.exp(-log_probs / number), math.exp(-by_unigram / number)
+            figures = {f"{stage}/perplexity": perplexity, f"{stage}/perplexity_unigram": unigram}
+            if described:
+                figures[f"{stage}/attributes"] = right / described
+                figures[f"{stage}/attributes_common"] = common / described
+            self.log_of_loader(figures, dataloader_idx, rank_zero_only=False)
         self._sums.clear()
-        number, log_probs, by_unigram, right, common, described = sums
-        figures = {"perplexity": math.exp(-log_probs / number), "perplexity_unigram": math.exp(-by_unigram / number)}
-        if described:
-            figures |= {"attributes": right / described, "attributes_common": common / described}
-        self.log_dict({f"{stage}/{name}": value for name, value in figures.items()}, rank_zero_only=False)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> list[str]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[str]:
         """A greedy caption of each image."""
         return self.describe(self.converted(as_batch(batch))["image"])
 

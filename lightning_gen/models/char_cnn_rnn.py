@@ -206,7 +206,7 @@ class CharCNNRNN(ImageModule):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -0.08, 0.08)
         self._extractor: tuple[nn.Module, ...] = ()  # In a tuple it is no part of this module, nor of its checkpoints.
-        self._seen = {name: CatMetric() for name in ("image", "text", "classes")}
+        self._seen: dict[int, dict[str, CatMetric]] = {}  # of each held-out loader
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of M texts, `(M, text_dim)`."""
@@ -267,7 +267,7 @@ class CharCNNRNN(ImageModule):
             "lr_scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, self.hparams["decay"]),
         }
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """The mean embedding of each image's captions, `(N, text_dim)`."""
         rows = self.captions(as_batch(batch))
         embeddings = self([text for row in rows for text in row])
@@ -284,18 +284,20 @@ class CharCNNRNN(ImageModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget what was seen before."""
-        for seen in self._seen.values():
-            seen.to(self.device).reset()
+        self._seen.clear()
 
     on_test_epoch_start = on_validation_epoch_start
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Keep what is seen in images and what their captions become; one caption of each, of another form in turn."""
         batch = self.as_batch(batch)
         texts = [row[(index + batch_idx) % len(row)] for index, row in enumerate(self.captions(batch))]
-        self._seen["image"].update(self.features(batch["image"]))
-        self._seen["text"].update(self(texts).to(self.dtype))
-        self._seen["classes"].update(self.classes(batch).float())
+        if dataloader_idx not in self._seen:
+            self._seen[dataloader_idx] = {name: CatMetric().to(self.device) for name in ("image", "text", "classes")}
+        seen = self._seen[dataloader_idx]
+        seen["image"].update(self.features(batch["image"]))
+        seen["text"].update(self(texts).to(self.dtype))
+        seen["classes"].update(self.classes(batch).float())
 
     test_step = validation_step
 
@@ -308,12 +310,14 @@ class CharCNNRNN(ImageModule):
         self._score("test")
 
     def _score(self, stage: str) -> None:
-        images, texts, classes = (self._seen[name].compute() for name in ("image", "text", "classes"))
-        found = retrieve(images @ texts.T, classes)
-        wrong = classes[found] != classes
-        self.log(f"{stage}/retrieval", 1 - wrong.any(1).float().mean())
-        for name, share in zip(self.attribute_names, wrong.float().mean(0), strict=False):
-            self.log(f"{stage}/wrong_{name}", share)
+        for dataloader_idx, seen in self._seen.items():
+            images, texts, classes = (seen[name].compute() for name in ("image", "text", "classes"))
+            found = retrieve(images @ texts.T, classes)
+            wrong = classes[found] != classes
+            figures = {f"{stage}/retrieval": 1 - wrong.any(1).float().mean()}
+            for name, share in zip(self.attribute_names, wrong.float().mean(0), strict=False):
+                figures[f"{stage}/wrong_{name}"] = share
+            self.log_of_loader(figures, dataloader_idx)
 
     def check_batch(self, batch: Batch) -> None:
         """Also refuse a batch without captions, or without classes."""

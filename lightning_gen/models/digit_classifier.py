@@ -98,11 +98,11 @@ class DigitClassifier(ImageModule):
             "confident": "share with a class probability over 0.9",
         }
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log `val/loss`, `val/accuracy` and `val/confident`."""
         self._score(self.as_batch(batch), "val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log `test/loss`, `test/accuracy` and `test/confident`."""
         self._score(self.as_batch(batch), "test")
 
@@ -116,7 +116,7 @@ class DigitClassifier(ImageModule):
         }
         self.log_dict(scores, batch_size=len(labels), sync_dist=True)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """The most probable digit of each image, `(N,)`."""
         return self(self.converted(as_batch(batch))["image"]).argmax(1)
 

@@ -438,10 +438,10 @@ class DRAW(LikelihoodModule):
     def _score(self, batch: Batch) -> Tensor:
         return self.elbo(batch["image"])
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score test images by the importance-weighted bound; log the plain one and the effective samples too."""
         log_weights = self.log_weights(self.as_batch(batch)["image"])
-        self._log_probs.append(importance_weighted_bound(log_weights))
+        self._log_probs[dataloader_idx].append(importance_weighted_bound(log_weights))
         figures = {
             "test/elbo": log_weights.mean(),
             "test/effective_samples": effective_sample_size(log_weights).mean(),

@@ -86,11 +86,11 @@ class DRAWClassifier(ImageModule):
     def figure_protocols(self, stage: str) -> dict[str, str]:
         return {"loss": "cross-entropy in nats", "accuracy": "share of right classes"}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log `val/loss` and `val/accuracy`."""
         self._score(self.as_batch(batch), "val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log `test/loss` and `test/accuracy`."""
         self._score(self.as_batch(batch), "test")
 
@@ -102,7 +102,7 @@ class DRAWClassifier(ImageModule):
         }
         self.log_dict(scores, batch_size=len(labels), sync_dist=True)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """The most probable label of each image, `(N,)`."""
         return self(self.converted(as_batch(batch))["image"]).argmax(1)
 

@@ -496,11 +496,11 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
     def figure_protocols(self, stage: str) -> dict[str, str]:
         return {"style_error": "mean squared error of the noise that S reads from samples; 1 for no guess"}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log `val/style_error` once S has learned."""
         self._score(self.as_batch(batch), batch_idx, "val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log `test/style_error` if S has learned."""
         self._score(self.as_batch(batch), batch_idx, "test")
 

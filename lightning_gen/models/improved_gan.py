@@ -473,11 +473,11 @@ class ImprovedGAN(LinearDecay):
         learned = f"learned from {self.hparams['num_labels']} labels"
         return {"error_rate": f"share of wrong classes, {learned}", "errors": f"wrong classes, {learned}"}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log `val/error_rate` and `val/errors`, their number."""
         self._score(self.as_batch(batch), "val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log `test/error_rate` and `test/errors`, their number."""
         self._score(self.as_batch(batch), "test")
 

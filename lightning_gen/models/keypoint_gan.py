@@ -11,6 +11,7 @@ goes to `GAWWN`, which then makes images of captions alone. See configs/keypoint
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -133,7 +134,7 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         self.latent_dim = latent_dim
         self.keep_prob = keep_prob
         self.joint_normalization = joint_normalization
-        self._drawn: list[tuple[Tensor, Tensor]] = []
+        self._drawn: dict[int, list[tuple[Tensor, Tensor]]] = defaultdict(list)  # of each held-out loader
         self.generator = Generator(num_keypoints, text_dim, latent_dim, base_channels)
         self.discriminator = Discriminator(num_keypoints, text_dim, discriminator_channels)
 
@@ -208,19 +209,19 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
     def figure_protocols(self, stage: str) -> dict[str, str]:
         return {"mmd2": f"keypoints under the captions of the {stage} images, and theirs; their median bandwidth"}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Draw keypoints under the captions of held-out images."""
-        self._draw(self.as_batch(batch), batch_idx)
+        self._draw(self.as_batch(batch), batch_idx, dataloader_idx)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Draw keypoints under the captions of test images."""
-        self._draw(self.as_batch(batch), batch_idx)
+        self._draw(self.as_batch(batch), batch_idx, dataloader_idx)
 
-    def _draw(self, batch: Batch, batch_idx: int) -> None:
+    def _draw(self, batch: Batch, batch_idx: int, dataloader_idx: int) -> None:
         real = batch["keypoints"]
         generator = torch.Generator(self.device).manual_seed(batch_idx)  # Training's own stream stays untouched.
         text = {key: batch[key] for key in self.condition_keys}
-        self._drawn.append((real, self.sample(len(real), text, generator=generator)))
+        self._drawn[dataloader_idx].append((real, self.sample(len(real), text, generator=generator)))
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/mmd2`, the squared maximum mean discrepancy of drawn and of real keypoints."""
@@ -231,10 +232,11 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         self._log_distance("test")
 
     def _log_distance(self, stage: str) -> None:
-        real, drawn = (torch.cat(parts).flatten(1).float() for parts in zip(*self._drawn, strict=True))
+        for dataloader_idx, pairs in self._drawn.items():
+            real, drawn = (torch.cat(parts).flatten(1).float() for parts in zip(*pairs, strict=True))
+            distance = mmd2(real, drawn, [median_bandwidth(real, real)])
+            self.log_of_loader({f"{stage}/mmd2": distance.to(self.dtype)}, dataloader_idx, sync_dist=True)
         self._drawn.clear()
-        distance = mmd2(real, drawn, [median_bandwidth(real, real)])
-        self.log(f"{stage}/mmd2", distance.to(self.dtype), sync_dist=True)
 
     def on_train_epoch_end(self) -> None:
         """Let the step sizes fall."""

@@ -8,6 +8,7 @@ configs/label_reader/README.md.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ class LabelReader(ImageModule):
         self.save_hyperparameters()
         self.image_shape = tuple(image_shape)
         self.network = LabelNetwork(self.image_shape[0], palette, base_channels)
-        self._confusions: list[Tensor] = []
+        self._confusions: dict[int, list[Tensor]] = defaultdict(list)  # of each held-out loader
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, `(N, C, H, W) -> (N, K, H, W)`."""
@@ -79,17 +80,18 @@ class LabelReader(ImageModule):
             "iou": "intersection over union, averaged over labels",
         }
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count what is read in the photographs."""
-        self._read(self.as_batch(batch))
+        self._read(self.as_batch(batch), dataloader_idx)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count what is read in the photographs."""
-        self._read(self.as_batch(batch))
+        self._read(self.as_batch(batch), dataloader_idx)
 
-    def _read(self, batch: Batch) -> None:
+    def _read(self, batch: Batch, dataloader_idx: int) -> None:
         labels = self.network.labels_of(batch["source"])
-        self._confusions.append(label_confusion(self(batch["image"]).argmax(1), labels, len(self.network.palette)))
+        confusion = label_confusion(self(batch["image"]).argmax(1), labels, len(self.network.palette))
+        self._confusions[dataloader_idx].append(confusion)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/pixel_accuracy`, `val/class_accuracy` and `val/iou`."""
@@ -100,12 +102,13 @@ class LabelReader(ImageModule):
         self._log_scores("test")
 
     def _log_scores(self, stage: str) -> None:
-        confusion = self.trainer.strategy.reduce(torch.stack(self._confusions).sum(0), reduce_op="sum")
+        for dataloader_idx, confusions in self._confusions.items():
+            scores = label_scores(self.trainer.strategy.reduce(torch.stack(confusions).sum(0), reduce_op="sum"))
+            figures = {f"{stage}/{name}": score for name, score in zip(LabelScores._fields, scores, strict=True)}
+            self.log_of_loader(figures, dataloader_idx)
         self._confusions.clear()
-        scores = label_scores(confusion)
-        self.log_dict({f"{stage}/{name}": score for name, score in zip(LabelScores._fields, scores, strict=True)})
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """The label of every pixel, `(N, H, W)`."""
         return self(self.converted(as_batch(batch))["image"]).argmax(1)
 

@@ -18,6 +18,7 @@ Levels are counted from the smallest image here. See configs/lapgan/README.md fo
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -230,7 +231,7 @@ class LAPGAN(ConditionalModule, AdversarialModule):
         self.register_buffer("mean", torch.zeros(self.image_shape))
         self.register_buffer("std", torch.ones(self.image_shape))
         self.register_buffer("widths", torch.ones(len(sizes), dtype=torch.float64))
-        self._scores: list[Tensor] = []  # (N, levels, K) of each held-out batch
+        self._scores: dict[int, list[Tensor]] = defaultdict(list)  # (N, levels, K) of each batch of a held-out loader
         self.to(memory_format=torch.channels_last)  # The faster one of the two on a CPU as well.
 
     # Between images in [0, 1] and what the networks see ------------------------------------------------------------
@@ -402,43 +403,48 @@ class LAPGAN(ConditionalModule, AdversarialModule):
         chosen = "widths chosen on validation images" + (", the same that are scored" if stage == "val" else "")
         return {"parzen_pyramid": f"nats, {NUM_COARSE} and {self.parzen_samples} samples for each band, {chosen}"}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score validation images with every width, if `parzen_samples` asks for it."""
         if self.parzen_samples and not self.trainer.sanity_checking:
-            self._score(batch, batch_idx, WIDTHS.to(self.device).expand(len(self.sizes), -1))
+            self._score(batch, batch_idx, dataloader_idx, WIDTHS.to(self.device).expand(len(self.sizes), -1))
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score test images with the widths chosen at validation."""
         if self.parzen_samples:
-            self._score(batch, batch_idx, self.widths[:, None])
+            self._score(batch, batch_idx, dataloader_idx, self.widths[:, None])
 
-    def _score(self, batch: Any, batch_idx: int, widths: Tensor) -> None:
+    def _score(self, batch: Any, batch_idx: int, dataloader_idx: int, widths: Tensor) -> None:
         batch = self.as_batch(batch)
         generator = torch.Generator(self.device).manual_seed(batch_idx)  # Training's own stream stays untouched.
-        self._scores.append(self.parzen_log_likelihood(batch["image"], batch, widths, generator))
+        scores = self.parzen_log_likelihood(batch["image"], batch, widths, generator)
+        self._scores[dataloader_idx].append(scores)
 
     def on_validation_epoch_end(self) -> None:
-        """Choose the widths, and log `val/parzen_pyramid` with its standard error, `..._stderr`."""
-        if self._scores:
-            totals = self.trainer.strategy.reduce(torch.cat(self._scores).sum(0), reduce_op="sum")  # (levels, K)
-            best = totals.argmax(1)
-            self.widths.copy_(WIDTHS.to(best.device)[best])
-            self._log_scores("val", best)
+        """Choose the widths, and log `val/parzen_pyramid` with its standard error, `..._stderr`.
+
+        Those chosen on the first loader's images are kept.
+        """
+        for dataloader_idx, parts in self._scores.items():
+            scores = torch.cat(parts)
+            best = self.trainer.strategy.reduce(scores.sum(0), reduce_op="sum").argmax(1)  # (levels,)
+            if dataloader_idx == 0:
+                self.widths.copy_(WIDTHS.to(best.device)[best])
+            self._log_scores("val", dataloader_idx, scores, best)
+        self._scores.clear()
 
     def on_test_epoch_end(self) -> None:
         """Log `test/parzen_pyramid` with its standard error, `..._stderr`."""
-        if self._scores:
-            self._log_scores("test", torch.zeros(len(self.sizes), dtype=torch.int64, device=self.device))
-
-    def _log_scores(self, stage: str, chosen: Tensor) -> None:
-        """Mean over all images of all ranks, with each level's chosen width."""
-        scores = (
-            torch.cat(self._scores).gather(2, chosen.expand(sum(map(len, self._scores)), -1)[..., None]).sum((1, 2))
-        )
+        for dataloader_idx, parts in self._scores.items():
+            only = torch.zeros(len(self.sizes), dtype=torch.int64, device=self.device)
+            self._log_scores("test", dataloader_idx, torch.cat(parts), only)
         self._scores.clear()
+
+    def _log_scores(self, stage: str, dataloader_idx: int, scores: Tensor, chosen: Tensor) -> None:
+        """Mean over all images of all ranks, with each level's chosen width."""
+        scores = scores.gather(2, chosen.expand(len(scores), -1)[..., None]).sum((1, 2))
         moments = torch.stack([scores.new_tensor(len(scores)), scores.sum(), scores.square().sum()])
         count, total, square = self.trainer.strategy.reduce(moments, reduce_op="sum").tolist()
         mean = total / count
         error = (max(square / count - mean**2, 0.0) / max(count - 1, 1)) ** 0.5
         figures = {f"{stage}/parzen_pyramid": mean, f"{stage}/parzen_pyramid_stderr": error}
-        self.log_dict(figures, rank_zero_only=False)
+        self.log_of_loader(figures, dataloader_idx, rank_zero_only=False)

@@ -293,11 +293,11 @@ class Pix2Pix(AdversarialModule):
             "ms_ssim_to_target": f"{num_scales(min(self.image_shape[1:]))} scales, one draw each",
         }
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log `val/l1` and `val/ms_ssim_to_target`."""
         self._score(self.as_batch(batch), batch_idx, "val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log `test/l1` and `test/ms_ssim_to_target`."""
         self._score(self.as_batch(batch), batch_idx, "test")
 

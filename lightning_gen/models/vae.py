@@ -336,10 +336,10 @@ class VAE(LikelihoodModule):
     def _score(self, batch: Batch) -> Tensor:
         return self.elbo(batch["image"])
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch of test images by the importance-weighted bound, and log how many samples make it."""
         log_weights = self.log_weights(self.as_batch(batch)["image"])
-        self._log_probs.append(importance_weighted_bound(log_weights))
+        self._log_probs[dataloader_idx].append(importance_weighted_bound(log_weights))
         effective = effective_sample_size(log_weights).mean()
         self.log("test/effective_samples", effective, batch_size=log_weights.shape[1], sync_dist=True)
 

@@ -317,11 +317,11 @@ class VGAN(AdversarialModule):
             "mask_iou": "mask over 0.5 against pixels over 0.1 from their median in time, as sets of all clips",
         }
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log `val/motion`, and where there are a mask and a still frame `val/mask_iou`, `val/first_frame_l1`."""
         self._score(self.as_batch(batch)["video"], batch_idx, "val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log `test/motion`, and where there are a mask and a still frame `test/mask_iou`, `test/first_frame_l1`."""
         self._score(self.as_batch(batch)["video"], batch_idx, "test")
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gen._lightning import pl
-from lightning_gen.callbacks import SampleEvaluation
+from lightning_gen.callbacks import ClosingTable, SampleEvaluation
 from lightning_gen.datamodules import DigitsDataModule, EdgesToDigitsDataModule
 from lightning_gen.errors import DataError, LightningGenError
-from lightning_gen.metrics import Agreement
+from lightning_gen.metrics import Agreement, FrechetDistance, InceptionScore, ParzenLogLikelihood, Samples
 from lightning_gen.models import VAE, Pix2Pix
 from lightning_gen.nn import DigitFeatures
 from tests.callbacks.runs import Halves, LabelledVAE, MeanFeature, MeanPixel, fit, small_vae
@@ -100,6 +100,121 @@ def test_conditions_are_those_of_the_held_out_images_cycled(tmp_path: Path) -> N
     assert torch.equal(drawn, torch.cat([held_out, held_out[:30]]))
 
 
+def test_conditions_are_drawn_from_all_held_out_images(tmp_path: Path) -> None:
+    """Not from the first ones, where there are fewer samples: folders of classes are read class by class."""
+
+    class Seen(MeanPixel):
+        seen: list[Tensor] = []
+
+        def update(self, samples: Any, batch: Any = None, role: str = "generated") -> None:
+            super().update(samples, batch, role)
+            if role == "generated" and batch is not None:
+                self.seen.append(batch["label"])
+
+    labels = torch.arange(10).repeat_interleave(30)
+    held_out = DataLoader(TensorDataset(held_out_digits()[:300].round(), labels), batch_size=40)
+    for seed in (0, 0, 1):
+        trainer = quiet_trainer(callbacks=[SampleEvaluation([Seen()], num_samples=60, seed=seed)])
+        trainer.test(LabelledVAE(hidden_size=4, latent_dim=2, num_importance_samples=1), held_out, verbose=False)
+    one, two, three = Seen.seen
+    assert len(one) == 60
+    assert (one.bincount(minlength=10) > 0).all()
+    assert torch.equal(one, two)
+    assert not torch.equal(one, three)
+
+
+def test_real_digits_of_the_class_asked_for_score_as_real_digits(tmp_path: Path) -> None:
+    """A perfect model, sampled under held-out labels that come class by class."""
+    images = training_digits()[:1000]
+    labels = DigitFeatures()(images).logits.argmax(1)
+
+    class Perfect(VAE):
+        condition_keys = ("label",)
+
+        def _sample(self, num_samples: int, condition: Any, generator: torch.Generator | None) -> Tensor:
+            drawn = torch.rand(num_samples, generator=generator)
+            rows = [(labels == label).nonzero()[:, 0] for label in condition["label"]]
+            return images[[int(row[int(u * len(row))]) for row, u in zip(rows, drawn, strict=True)]]
+
+    held_out = DataLoader(TensorDataset(images[:300].round(), labels[:300].sort().values), batch_size=50)
+    evaluation = SampleEvaluation([InceptionScore(splits=3)], num_samples=300, extractor=DigitFeatures())
+    quiet_trainer(callbacks=[evaluation]).test(
+        Perfect(hidden_size=4, latent_dim=2, num_importance_samples=1), held_out, verbose=False
+    )
+    assert evaluation.figures[0].value > 9
+
+
+@pytest.mark.parametrize("make", [LabelledVAE, VAE], ids=["conditional", "unconditional"])
+def test_each_of_several_loaders_has_the_figures_that_it_has_alone(make: Any, tmp_path: Path) -> None:
+    model = make(hidden_size=8, latent_dim=2, num_importance_samples=1)
+    images, labels = held_out_digits().round(), torch.arange(500) % 10
+    loaders = [
+        DataLoader(TensorDataset(images[rows], labels[rows] // divisor), batch_size=25)
+        for rows, divisor in ((slice(0, 50), 1), (slice(50, 150), 5))
+    ]
+    figures = []
+    for given in ([loaders[0]], [loaders[1]], loaders):
+        extractor = Halves()
+        evaluation = SampleEvaluation([MeanPixel(), MeanFeature()], 40, extractor, batch_size=20)
+        trainer = quiet_trainer(callbacks=[evaluation, table := ClosingTable()], default_root_dir=tmp_path)
+        trainer.test(model, given, verbose=False)
+        figures.append({figure.name: figure for figure in (*evaluation.figures, *table.figures)})
+    one, two, both = figures
+    assert extractor.num_images == 150 + (80 if make is LabelledVAE else 40), "samples of all loaders' conditions"
+    own = ("mean_pixel", "mean_feature_halves", "nll", "bits_per_dim", "effective_samples")
+    assert set(one) == set(two) == {f"test/{name}" for name in own}
+    for index, alone in enumerate((one, two)):
+        for name, figure in alone.items():
+            found = both.pop(f"{name}/dataloader_idx_{index}")
+            if "nll" not in name and "bits" not in name:  # These draw from the global generator.
+                assert found.value == pytest.approx(figure.value, rel=1e-6)
+            assert found.protocol == figure.protocol
+            assert f"{name}/dataloader_idx_{index}" in trainer.callback_metrics
+    assert not both
+
+
+def test_loaders_of_a_fit_are_seen_once_whole(tmp_path: Path) -> None:
+    metric = MeanPixel()
+    evaluation = SampleEvaluation([metric], num_samples=10)
+    loaders = [
+        DataLoader(TensorDataset(held_out_digits()[rows].round()), batch_size=20) for rows in (slice(60), slice(80))
+    ]
+    trainer = quiet_trainer(max_epochs=2, callbacks=[evaluation], default_root_dir=tmp_path)
+    trainer.fit(VAE(hidden_size=4, latent_dim=2), loaders[0], loaders)
+    assert [figure.name[-1] for figure in evaluation.figures] == ["0", "1", "0", "1"]
+    assert ["60 val" in f.protocol or "80 val" in f.protocol for f in evaluation.figures] == 4 * [True]
+    assert metric.counts["reference"] == 60
+
+
+def test_training_images_as_the_reference(tmp_path: Path) -> None:
+    """As published distances are computed; likelihoods stay with held-out images."""
+    held_out, extractor = held_out_digits()[:150].round(), Halves()
+    metric = FrechetDistance()
+    evaluation = SampleEvaluation(
+        [metric, ParzenLogLikelihood([0.3])], num_samples=100, extractor=extractor, reference="train"
+    )
+    data = DigitsDataModule(batch_size=50)
+    data.val_dataloader = lambda: DataLoader(held_out, batch_size=40)  # type: ignore[method-assign]
+    trainer = quiet_trainer(max_epochs=1, callbacks=[evaluation], default_root_dir=tmp_path, limit_train_batches=1)
+    trainer.fit(model := small_vae(decoder="gaussian"), data)
+
+    def distance(x: Tensor, y: Tensor) -> float:
+        expected = FrechetDistance()
+        expected.bind(extractor)
+        expected.update(Samples(x, *extractor(x)))
+        expected.update(Samples(y, *extractor(y)), role="reference")
+        return expected.compute().item()
+
+    fid, parzen = evaluation.figures
+    samples = model.sample(100, generator=torch.Generator().manual_seed(0))
+    assert fid.value == pytest.approx(distance(samples, training_digits()), rel=1e-6)
+    assert fid.real == pytest.approx(distance(held_out[:100], training_digits()), rel=1e-6)
+    assert fid.protocol == "100 samples on halves, 4000 training images, 2 features, real: 100 val images"
+    assert parzen.protocol == "100 samples, 150 val images, sigma 0.3 given"
+    trainer.test(model, data, verbose=False)
+    assert evaluation.figures[0].protocol.startswith("100 samples on halves, 4000 training images")
+
+
 def test_labels_are_sampled_under_in_turn(tmp_path: Path) -> None:
     class Seen(MeanPixel):
         seen: list[Tensor] = []
@@ -119,13 +234,13 @@ def test_what_a_metric_compares_with_is_kept_beside_the_condition(tmp_path: Path
     """A model that sees edges is read against the digits they are of; one without conditions is not sampled for any."""
     data = EdgesToDigitsDataModule(batch_size=50)
     model = Pix2Pix((1, 32, 32), num_levels=3, base_channels=2, patch_size=16, dropout=0.0)
-    evaluation = SampleEvaluation([Agreement()], num_samples=80, extractor=DigitFeatures(), batch_size=30)
+    evaluation = SampleEvaluation([Agreement()], num_samples=100, extractor=DigitFeatures(), batch_size=30)
     trainer = quiet_trainer(
         max_epochs=1, callbacks=[evaluation], default_root_dir=tmp_path, limit_train_batches=1, limit_val_batches=2
     )
     trainer.fit(model, data)
-    rows = data.datasets["val"].__getitems__(range(80))
-    read = DigitFeatures()(model.sample(80, {"source": rows["source"]})).logits.argmax(1)
+    rows = data.datasets["val"].__getitems__(range(100))
+    read = DigitFeatures()(model.sample(100, {"source": rows["source"]})).logits.argmax(1)
     (figure,) = evaluation.figures
     assert figure.value == pytest.approx((read == rows["label"]).float().mean().item())
     assert figure.real > 0.95

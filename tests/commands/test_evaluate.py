@@ -11,6 +11,8 @@ from lightning_gen.callbacks.files import image_grid, write_png
 from lightning_gen.cli import main
 from lightning_gen.commands.evaluate import Replay
 from lightning_gen.errors import DataError, DatasetNotFoundError
+from lightning_gen.metrics import InceptionScore, Samples
+from lightning_gen.nn import DigitFeatures
 from tests.digits import training_digits
 from tests.test_cli import one_line_error
 
@@ -65,11 +67,44 @@ def test_a_checkpoint(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert figures(tmp_path)["test/parzen"]["protocol"].startswith("20 samples, 32 test images")
 
 
-def test_images_are_replayed_in_order_from_the_first_again(tmp_path: Path) -> None:
+def test_all_images_are_replayed_once_and_then_from_the_first_again(tmp_path: Path) -> None:
     images = torch.randint(256, (5, 1, 4, 6)) / 255
     model = Replay(write(tmp_path, images), (1, 4, 6))
-    torch.testing.assert_close(model.sample(3), images[:3])
-    torch.testing.assert_close(model.sample(4), images[[3, 4, 0, 1]])
+    drawn = torch.cat([model.sample(3), model.sample(4)])
+    order = [int((images == image).all((1, 2, 3)).nonzero()) for image in drawn[:5]]
+    assert sorted(order) == [0, 1, 2, 3, 4] != order
+    torch.testing.assert_close(drawn[5:], drawn[:2])
+
+
+def test_a_part_of_a_folder_is_drawn_by_a_seed(tmp_path: Path) -> None:
+    """Names class by class, as `sample` writes them for one label after the other."""
+    write(tmp_path, torch.arange(10).repeat_interleave(20).div(10)[:, None, None, None].expand(-1, 1, 4, 4))
+    counts = [
+        Replay(tmp_path, (1, 4, 4), 50, seed).sample(50)[:, 0, 0, 0].unique(return_counts=True) for seed in (0, 1)
+    ]
+    for classes, number in counts:
+        assert len(classes) == 10
+        assert number.sum() == 50
+    assert not torch.equal(counts[0][1], counts[1][1])
+    assert torch.equal(*(Replay(tmp_path, (1, 4, 4), 50, seed=3).sample(50) for _ in range(2)))
+
+
+def test_the_order_of_names_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same real digits in a folder for each class and in one: a perfect model, whatever their names."""
+    monkeypatch.chdir(tmp_path)
+    images = training_digits()[:500]
+    classes = DigitFeatures()(images).logits.argmax(1)
+    write(tmp_path / "sorted", images[classes.argsort(stable=True)])
+    write(tmp_path / "mixed", images)
+    scores = {}
+    for folder in ("sorted", "mixed"):
+        metric = InceptionScore()
+        metric.bind(DigitFeatures())
+        samples = Replay(tmp_path / folder, (1, 28, 28)).sample(500)
+        metric.update(Samples(samples, *DigitFeatures()(samples)))
+        scores[folder] = metric.compute().item()
+    assert scores["sorted"] == pytest.approx(scores["mixed"], rel=0.02)
+    assert scores["sorted"] > 8.9
 
 
 def test_grey_samples_may_have_been_saved_in_colour(tmp_path: Path) -> None:

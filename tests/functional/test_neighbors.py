@@ -112,10 +112,40 @@ def test_precision_and_recall_equal_torch_fidelity() -> None:
 def test_density_and_coverage_are_their_formulas() -> None:
     x, y = 0.7 * points(60, 0) + 0.3, points(50, 1)
     radii = NearestNeighbors(n_neighbors=6).fit(y).kneighbors(y)[0][:, 5]  # The first is the point itself.
-    within = cdist(x, y) <= radii  # (60, 50)
+    within = cdist(x, y) < radii  # (60, 50)
     assert manifold_density(x, y).item() == pytest.approx(within.sum() / (5 * 60), rel=1e-12)
     assert manifold_coverage(x, y).item() == pytest.approx(within.any(0).mean(), rel=1e-12)
     assert 0.2 < within.any(0).mean() < 0.98
+
+
+@pytest.mark.parametrize("origin", [0, 1000])
+def test_points_at_just_the_radius(origin: int) -> None:
+    """On a lattice, where distances are known exactly and many are equal: `<=` for precision, `<` for the others."""
+    x, y = (points(n, seed, 3).mul(2).round().long() for seed, n in enumerate((60, 50)))
+    squares, within = (x[:, None] - y).square().sum(2), (y[:, None] - y).square().sum(2)
+    radii = within.sort(1).values[:, 4]
+    assert (squares == radii).sum() > 50
+    x, y = (t.double() + origin for t in (x, y))  # Exact; products of them less their mean are not.
+    assert manifold_precision(x, y, 4) == (squares <= radii).any(1).double().mean()
+    assert manifold_density(x, y, 4).item() == pytest.approx((squares < radii).sum().item() / (4 * 60), rel=1e-12)
+    assert manifold_coverage(x, y, 4) == (squares < radii).any(0).double().mean()
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_points_among_themselves(k: int) -> None:
+    """As Naeem's code has it: each lies in k neighbourhoods, its own among them, and on the edge of others."""
+    y = points(200, 0, 16).float()
+    assert manifold_density(y, y, k).item() == pytest.approx(1, rel=1e-12)
+    assert manifold_precision(y, y, k) == manifold_coverage(y, y, k) == 1
+
+
+@pytest.mark.parametrize("y", [points(20, 0, 16).repeat(6, 1), torch.ones(120, 16)], ids=["copies", "all equal"])
+def test_neighborhoods_without_a_radius_warn(y: Tensor) -> None:
+    for score, k, value in ((manifold_precision, 3, 1), (manifold_density, 5, 0), (manifold_coverage, 5, 0)):
+        with pytest.warns(UserWarning, match=f"120 of 120 points have {k} others at no distance") as caught:
+            assert score(y, y, k) == value
+        assert len(caught) == 1
+        assert "\n" not in str(caught[0].message)
 
 
 def test_the_same_distribution() -> None:

@@ -160,9 +160,32 @@ def test_kernel_distance_equals_torch_fidelity() -> None:
 
 def test_inception_score_equals_torch_fidelity() -> None:
     ours = make("inception_score_digits")
-    theirs = isc_features_to_metric(DATA["generated"].logits.double(), splits=4, shuffle=False)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    theirs = isc_features_to_metric(DATA["generated"].logits.double()[order], splits=4, shuffle=False)
     assert ours.compute().item() == pytest.approx(theirs["inception_score_mean"], rel=1e-4)
-    assert ours.protocol == f"4 splits of 15, std {theirs['inception_score_std']:.2g}"
+    assert ours.protocol == f"4 shuffled splits of 15, std {theirs['inception_score_std']:.2g}"
+
+
+def test_inception_score_does_not_depend_on_the_order_of_classes() -> None:
+    """Digits that are certain, class by class and mixed; consecutive splits of the former would have one class each."""
+    logits = 20 * torch.eye(10).repeat_interleave(100, 0)
+    scores = []
+    for order in (torch.arange(1000), torch.randperm(1000, generator=torch.Generator().manual_seed(1))):
+        metric = InceptionScore()
+        metric.bind(EXTRACTOR)
+        metric.update(Samples(torch.zeros(1000, 1, 1, 1), None, logits[order]))
+        scores.append(metric.compute().item())
+    assert scores == pytest.approx([9.55, 9.55], abs=0.1)  # 10 less what splits of 100 cost.
+
+
+@pytest.mark.parametrize("name", ["fid_digits", "kid_digits"])
+def test_real_images_without_differences_warn(name: str) -> None:
+    """An extractor that sees nothing: any samples are perfect."""
+    metric = make(name, fed=False)
+    for role in ("generated", "reference"):
+        feed(metric, role, DATA[role]._replace(features=torch.full_like(DATA[role].features, 0.3)))
+    with pytest.warns(UserWarning, match=f"{name}: all real images have the same features.* another extractor"):
+        assert metric.compute() == pytest.approx(0, abs=1e-9)
 
 
 def test_confidence_is_a_share_with_its_standard_error() -> None:
@@ -401,6 +424,15 @@ def test_p_value_is_of_the_two_sample_test() -> None:
     feed(limited, "reference")
     limited.compute()
     assert limited.protocol.startswith("20 and 20 images, Gaussian kernel of the median distance, 1000 permutations")
+
+
+def test_p_value_does_not_depend_on_the_order_of_classes() -> None:
+    """The same images, those of the reference class by class: its first ones would be of one class."""
+    images = torch.cat([samples(0, 100).images, 1 - samples(0, 100).images ** 2])
+    metric = TwoSamplePValue(num_images=40, num_permutations=100)
+    metric.update(Samples(images[torch.randperm(200, generator=torch.Generator().manual_seed(1))]))
+    metric.update(Samples(images), role="reference")
+    assert metric.compute() > 0.05
 
 
 def test_mmd_is_the_unbiased_one_and_knows_videos() -> None:
