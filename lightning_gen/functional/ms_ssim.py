@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_gen.functional.shapes import check_same_shape
+
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the five scales, from the finest on (Wang et al. 2003, section 3.2)."""
 
@@ -41,6 +43,7 @@ def ms_ssim(x: Tensor, y: Tensor, scales: int | None = None) -> Tensor:
     >>> ms_ssim(x, x), ms_ssim(x, 1 - x)
     (tensor([1.]), tensor([0.]))
     """
+    check_same_shape(x=x, y=y)
     scales = scales or num_scales(min(x.shape[2:]))
     weights = torch.tensor(WEIGHTS[:scales]) * (sum(WEIGHTS) / sum(WEIGHTS[:scales]))
     similarity = torch.ones(len(x), dtype=x.dtype, device=x.device)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from lightning_gen.arguments import Decay, ImageShape, NonNegative, Share, Size
 from lightning_gen.errors import DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.functional.latent import to_sphere, uniform_from_normal
@@ -122,19 +123,19 @@ class DCGAN(AdversarialModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (3, 64, 64),
-        latent_dim: int = 100,
+        image_shape: ImageShape = (3, 64, 64),
+        latent_dim: Size = 100,
         spherical_z: bool = False,
-        base_channels: int = 128,
-        kernel_size: int = 5,
-        label_smoothing: float = 0.0,
-        input_noise: float = 0.0,
-        input_noise_epochs: int | None = None,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        weight_decay: float = 1e-5,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        base_channels: Size = 128,
+        kernel_size: Size = 5,
+        label_smoothing: Share = 0.0,
+        input_noise: NonNegative = 0.0,
+        input_noise_epochs: Size | None = None,
+        lr: NonNegative = 2e-4,
+        betas: tuple[Decay, Decay] = (0.5, 0.999),
+        weight_decay: NonNegative = 1e-5,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches, input_noise, input_noise_epochs)
         self.save_hyperparameters()

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_gen.arguments import Count, ImageShape, NonNegative, Size
 from lightning_gen.errors import DataError
 from lightning_gen.functional.bounds import (
     bernoulli_log_prob,
@@ -138,19 +139,19 @@ class VAE(LikelihoodModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 28, 28),
-        latent_dim: int = 20,
-        hidden_size: int = 500,
-        num_layers: int = 1,
+        image_shape: ImageShape = (1, 28, 28),
+        latent_dim: Size = 20,
+        hidden_size: Size = 500,
+        num_layers: Count = 1,
         activation: Literal["tanh", "relu"] = "tanh",
         decoder: Literal["bernoulli", "gaussian", "gaussian_learned_variance"] = "bernoulli",
         posterior: Literal["diagonal", "rank_one"] = "diagonal",
-        num_posterior_samples: int = 1,
-        num_importance_samples: int = 200,
+        num_posterior_samples: Size = 1,
+        num_importance_samples: Size = 200,
         optimizer: Literal["adagrad", "adam"] = "adagrad",
-        lr: float = 0.02,
-        weight_decay: float = 2e-5,
-        init_std: float | None = 0.01,
+        lr: NonNegative = 0.02,
+        weight_decay: NonNegative = 2e-5,
+        init_std: NonNegative | None = 0.01,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
