@@ -1,40 +1,120 @@
-"""What public functions and constructors are given, checked against their own signatures and docstrings.
+"""What constructors are given: the words for bounds in their signatures, and the check of arguments against them.
 
-One rule for all: a value is of its annotation's type, a number is finite, a setting is not negative and a size at least
-1, and tensors have the shapes that the docstring states. Whatever else goes wrong inside is said in one line, too.
+    class GAN(AdversarialModule):
+        def __init__(self, latent_dim: Size = 100, dropout: Share = 0.5) -> None:
+            super().__init__()
+            self.save_hyperparameters()  # Here; callbacks and metrics call check_arguments themselves.
+
+Each constructor of this package answers for what stands in its own signature, and for nothing else: a subclass in
+another project may take what it likes.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+import operator
 import os
-import re
 import types
-from abc import ABCMeta
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache, wraps
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from functools import cache
 from numbers import Integral, Real
-from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from lightning_gen.errors import DataError, LightningGenError
+from annotated_types import Ge, Gt, Le, Len, Lt
+from torch import Tensor
 
-P = ParamSpec("P")
-R = TypeVar("R")
-SIZE = re.compile(r"(^|_)(?<!val_)(size|sizes|dim|channels|units|pieces|shape)$|^every_n_")
-STATED = re.compile(r"^    +(\w+):(?:(?!\n +\w+:)[^`])*?`\(([^`]*)\)`", re.MULTILINE)
-SIGNED = ("seed", "classes", "labels")  # Labels are checked against the data.
-REFUSED = (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError, MemoryError)
+from lightning_gen.errors import DataError
+
+Size: TypeAlias = Annotated[int, Ge(1)]
+"""Of units, pixels, images, steps: at least 1."""
+
+Several: TypeAlias = Annotated[int, Ge(2)]
+
+Count: TypeAlias = Annotated[int, Ge(0)]
+"""A number of what there may be none of."""
+
+Share: TypeAlias = Annotated[float, Ge(0), Le(1)]
+"""From none, 0, to all, 1."""
+
+Decay: TypeAlias = Annotated[float, Ge(0), Lt(1)]
+"""Weight of the past in a running average."""
+
+Positive: TypeAlias = Annotated[float, Gt(0)]
+
+NonNegative: TypeAlias = Annotated[float, Ge(0)]
+
+ImageShape: TypeAlias = Annotated[tuple[Size, ...], Len(3, 3), "(channels, height, width)"]
+"""Text among the bounds says them in an error."""
+
+VideoShape: TypeAlias = Annotated[tuple[Size, ...], Len(4, 4), "(channels, frames, height, width)"]
+
+BOUNDS: dict[type, tuple[str, Callable[[Any, Any], bool]]] = {
+    Ge: (">=", operator.ge),
+    Gt: (">", operator.gt),
+    Le: ("<=", operator.le),
+    Lt: ("<", operator.lt),
+}
 
 
-class Refused(DataError):
-    """What was given went wrong inside, where nothing checks it."""
+# The check ------------------------------------------------------------------------------------------------------
+
+
+def check_arguments(constructor: Callable[..., None], given: Mapping[str, Any]) -> None:
+    """Refuse arguments of a constructor that do not fit their annotations.
+
+    Args:
+        constructor: an `__init__`.
+        given: its `locals()`, before it has set any of its own.
+
+    Raises:
+        DataError: if a value is of another type, not finite, or out of its bounds.
+    """
+    check_types(type(given["self"]).__name__, annotations_of(constructor), given)
+
+
+def check_constructors(made: object, frame: types.FrameType | None) -> set[str]:
+    """Check the arguments of every constructor of this package that is making an object just now.
+
+    Args:
+        made: the object.
+        frame: of the constructor that has called; those of its subclasses are around it, as Lightning also finds them.
+
+    Returns:
+        The names of all that the outermost constructor was given, by itself or in `**kwargs`: what makes it again.
+    """
+    names: set[str] = set()
+    while frame is not None and frame.f_code.co_name == "__init__":
+        arguments, several, keywords, given = inspect.getargvalues(frame)
+        if given.get(arguments[0]) is not made:
+            break
+        if "__class__" in given and given["__class__"].__module__.partition(".")[0] == __package__:
+            check_arguments(given["__class__"].__init__, given)
+        outer = {*arguments[1:], *given.get(keywords or "", ())}
+        names = names | outer if given.get(several or "") else outer  # What is in *args has its name further in.
+        frame = frame.f_back
+    return names
+
+
+@cache
+def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a function's parameters, with their bounds."""
+    return get_type_hints(function, include_extras=True)
+
+
+def check_types(name: str, kinds: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse values of other types than annotated, or out of bounds."""
+    for key, kind in kinds.items():
+        if key in given and not fits(given[key], kind):
+            raise DataError(f"{name} got {key}={described(given[key])}; expected {readable(kind)}.")
 
 
 def fits(value: Any, kind: Any) -> bool:
     """Whether a value is of an annotated type; numbers must be finite, and a path may stand for a string."""
     origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return fits(value, inner[0]) and all(is_within(value, bound) for bound in inner[1:])
     if origin in (Union, types.UnionType):
         return any(fits(value, one) for one in inner)
     if origin is Literal:
@@ -47,6 +127,8 @@ def fits(value: Any, kind: Any) -> bool:
         return isinstance(value, (str, os.PathLike))
     if kind in (Any, None, types.NoneType):
         return kind is Any or value is None
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
     if origin is tuple and Ellipsis not in inner:
         return is_row(value) and len(value) == len(inner) and all(map(fits, value, inner))
     if origin in (tuple, list, Sequence):
@@ -56,17 +138,43 @@ def fits(value: Any, kind: Any) -> bool:
     return True
 
 
+def is_within(value: Any, bound: Any) -> bool:
+    """Whether a value keeps a bound of its annotation."""
+    if isinstance(bound, Len):
+        return bound.min_length <= len(value) <= (bound.max_length or math.inf)
+    return type(bound) not in BOUNDS or BOUNDS[type(bound)][1](value, limit_of(bound))
+
+
+def limit_of(bound: Any) -> Any:
+    """The number of a bound: `Ge(1)` keeps it as `ge`."""
+    return getattr(bound, type(bound).__name__.lower())
+
+
 def is_row(value: Any) -> bool:
     """Whether a value is a list or a tuple, or anything like them but text."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
-def numbers_in(value: Any) -> Iterator[float]:
-    """The numbers of a value, however deep in lists."""
-    for one in value if is_row(value) else ():
-        yield from numbers_in(one)
-    if isinstance(value, Real) and not isinstance(value, bool):
-        yield float(value)
+# Words for it ---------------------------------------------------------------------------------------------------
+
+
+def readable(kind: Any) -> str:
+    """A type with its bounds as it would be said, choices as they are typed."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        words = [bound for bound in inner[1:] if isinstance(bound, str)]
+        limits = " and ".join(
+            f"{BOUNDS[type(bound)][0]} {limit_of(bound)}" for bound in inner[1:] if type(bound) in BOUNDS
+        )
+        return words[0] if words else f"{readable(inner[0])} {limits}"
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(readable, inner))
+    if kind in (None, types.NoneType, Ellipsis):
+        return "..." if kind is Ellipsis else "None"
+    name = getattr(origin or kind, "__name__", str(kind))
+    return f"{name}[{', '.join(map(readable, inner))}]" if inner else name
 
 
 def described(value: Any) -> str:
@@ -77,130 +185,39 @@ def described(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def named(given: Mapping[str, Any]) -> str:
-    """Arguments in a message."""
-    return ", ".join(f"{name}={described(value)}" for name, value in given.items())
-
-
-@cache
-def expectations(function: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, Any], dict[str, list[str]]]:
-    """A function's signature, its arguments' types, and the shapes that its docstring states."""
-    try:
-        kinds = get_type_hints(function)
-    except NameError:  # A name that is imported for type checkers alone.
-        kinds = {}
-    stated = {name: re.split(r",\s*", shape.rstrip(",")) for name, shape in STATED.findall(function.__doc__ or "")}
-    return inspect.signature(function), kinds, stated
-
-
-def check_types(name: str, kinds: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse values of other types than annotated."""
-    for key, value in given.items():
-        if not fits(value, kinds.get(key, Any)):
-            raise DataError(f"{name} got {key}={described(value)}; expected {readable(kinds[key])}.")
-
-
-def check_settings(name: str, kinds: Mapping[str, Any], given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Refuse settings of a constructor that are negative, sizes of 0, and shapes of another length."""
-    for key, value in given.items():
-        is_size = SIZE.search(key) and 0 not in numbers_in(defaults.get(key)) and not isinstance(value, float)
-        least = 1 if is_size else 0
-        if key not in SIGNED and any(number < least for number in numbers_in(value)):
-            raise DataError(f"{name} got {key}={described(value)}; expected no number below {least}.")
-        form = {"image_shape": "(channels, height, width)", "video_shape": "(channels, frames, height, width)"}.get(key)
-        if form is None or kinds[key] != tuple[int, ...]:
-            continue
-        if len(value) not in (form.count(",") + 1, len(list(numbers_in(defaults.get(key))))):
-            raise DataError(f"{name} got {key}={described(value)}; expected {form}.")
-
-
-def readable(kind: Any) -> str:
-    """A type as it stands in a signature, choices as they are typed."""
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, get_args(kind)))}"
-    return kind.__name__ if inspect.isclass(kind) and not get_args(kind) else str(kind).replace("typing.", "")
-
-
-def check_shapes(name: str, stated: Mapping[str, list[str]], given: Mapping[str, Any]) -> None:
-    """Refuse tensors of other shapes than stated; the same letter is the same size everywhere."""
-    sizes: dict[str, int] = {}
-    for key, letters in stated.items():
-        value: Any = given.get(key)
-        if not hasattr(value, "shape") or not all(re.fullmatch(r"\w+|\.\.\.", letter) for letter in letters):
-            continue
-        shape, form = tuple(value.shape), [letter for letter in letters if letter != "..."]
-        fitting = len(shape) >= len(form) if "..." in letters else len(shape) == len(form)
-        if fitting:
-            known = form if letters[-1] == "..." or "..." not in letters else form[::-1]
-            for letter, size in zip(known, shape if known is form else shape[::-1], strict=False):
-                expected = int(letter) if letter.isdigit() else sizes.setdefault(letter, size)
-                fitting = fitting and expected == size
-        if not fitting:
-            known_sizes = "".join(f", {letter}={size}" for letter, size in sizes.items() if letter in letters)
-            raise DataError(f"{name} got {key} of shape {shape}; expected ({', '.join(letters)}){known_sizes}.")
-
-
 def check_memory(name: str, numbers: int, given: Mapping[str, Any]) -> None:
     """Refuse what would give more 32-bit numbers than the machine's memory holds."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
     if 4 * numbers > memory:
+        told = ", ".join(f"{key}={described(value)}" for key, value in given.items())
         raise DataError(
-            f"{name} with {named(given)} would take {4 * numbers / 2**30:,.0f} GiB, and this machine has "
+            f"{name} with {told} would take {4 * numbers / 2**30:,.0f} GiB, and this machine has "
             f"{memory / 2**30:,.0f}; ask for less at a time."
         )
 
 
-@contextmanager
-def refusing(name: str, given: Mapping[str, Any], kind: type[LightningGenError] = Refused) -> Iterator[None]:
-    """Say in one line what a function was given when it fails for a reason of its own, or of PyTorch's."""
-    try:
-        yield
-    except LightningGenError:
-        raise
-    except REFUSED as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise kind(f"{name} cannot take {named(given) or 'nothing'}: {reason}") from error
+# What a checkpoint keeps ----------------------------------------------------------------------------------------
 
 
-def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """The function with its arguments checked."""
+def plain(value: Any) -> Any:
+    """A value as Python's own types, which any reader of a checkpoint takes: no NumPy, no path, no configuration."""
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if value is None or isinstance(value, (bool, bytes, Tensor)):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {plain(key): plain(one) for key, one in value.items()}
+    if is_row(value):
+        return (tuple if isinstance(value, tuple) else list)(map(plain, value))
+    return plain(value.tolist()) if hasattr(value, "tolist") else value  # Arrays, and NumPy's booleans.
 
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        signature, kinds, stated = expectations(function)
-        given = signature.bind(*args, **kwargs).arguments
-        check_types(function.__name__, kinds, given)
-        check_shapes(function.__name__, stated, given)
-        if empty := [key for key, value in given.items() if hasattr(value, "numel") and not value.numel()]:
-            raise DataError(
-                f"{function.__name__} got {empty[0]}={described(given[empty[0]])}; expected at least one number."
-            )
-        with refusing(function.__name__, given):
-            return function(*args, **kwargs)
 
-    return call
-
-
-class Checked(ABCMeta):
-    """Of classes whose constructors' arguments are checked."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        signature, kinds, _ = expectations(cls.__init__)  # type: ignore[misc]
-        given = signature.bind(None, *args, **kwargs).arguments
-        given.pop(next(iter(given)))  # self
-        defaults = {key: parameter.default for key, parameter in signature.parameters.items()}
-        check_types(cls.__name__, kinds, given)
-        try:
-            with refusing(cls.__name__, given):
-                made = ABCMeta.__call__(cls, *args, **kwargs)  # Not super(): Lightning looks for __class__ in callers.
-        except Refused:  # A constructor's own words are better than ours, and ours than PyTorch's.
-            check_settings(cls.__name__, kinds, given, defaults)
-            raise
-        check_settings(cls.__name__, kinds, given, defaults)
-        return made
-
-    @property
-    def __signature__(cls) -> inspect.Signature:
-        """The constructor's, as for any class: the method above would hide it."""
-        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
+def class_path(made: object) -> str:
+    """Where an object's class is found again."""
+    return f"{type(made).__module__}.{type(made).__qualname__}"

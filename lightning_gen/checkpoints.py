@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +74,32 @@ def module_config(checkpoint: Mapping[str, Any], key: str, base: type) -> dict[s
     Raises:
         CheckpointError: if there are no hyper-parameters, or they name a class that is not to be trusted.
     """
-    given = checkpoint.get(key)
-    if not isinstance(given, Mapping) or "_class_path" not in given:
+    class_path = saved_class(checkpoint, key)
+    if class_path is None:
         raise CheckpointError(
-            f"The checkpoint has no {key} with a _class_path; expected one saved by a module of this package."
+            f"The checkpoint has no {key} with their class; expected one saved by a module of this package."
         )
-    found: type = resolve_class(given["_class_path"], base)
+    found: type = resolve_class(class_path, base)
     accepted = inspect.signature(found).parameters
-    init_args = {name: value for name, value in given.items() if name in accepted}
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    init_args = {
+        name: value
+        for name, value in checkpoint[key].items()
+        if name in accepted or (takes_all and not name.startswith("_"))  # Lightning's own have an underscore.
+    }
     check_class_paths(init_args)
     return {"class_path": f"{found.__module__}.{found.__qualname__}", "init_args": init_args}
+
+
+def saved_class(checkpoint: Mapping[str, Any], key: str) -> Any:
+    """The class path of what a checkpoint's hyper-parameters belong to, None where there is none.
+
+    It stands beside them, under `class_paths`; older checkpoints hold it among them.
+    """
+    arguments, paths = checkpoint.get(key), checkpoint.get("class_paths")
+    if not isinstance(arguments, Mapping):
+        return None
+    return paths[key] if isinstance(paths, Mapping) and key in paths else arguments.get("_class_path")
 
 
 def check_class_paths(config: Any) -> None:
@@ -104,13 +121,23 @@ def load_model(path: str | Path) -> GenerativeModule:
     checkpoint = read_checkpoint(path)
     config = module_config(checkpoint, "hyper_parameters", GenerativeModule)
     model_class: Any = resolve_class(config["class_path"], GenerativeModule)
-    try:
+    with fitting(path, model_class, TypeError):
+        inspect.signature(model_class).bind(**config["init_args"])
+    with fitting(path, model_class, LightningGenError):  # All else that goes wrong in a constructor is its own.
         model = model_class(**config["init_args"])
-        model.on_load_checkpoint(checkpoint)
+    model.on_load_checkpoint(checkpoint)
+    with fitting(path, model_class, RuntimeError):
         model.load_state_dict(checkpoint["state_dict"])
-    except (TypeError, ValueError, RuntimeError, LightningGenError) as error:
-        raise CheckpointError(f"{path} does not fit {model_class.__name__}: {' '.join(str(error).split())}") from error
     return model
+
+
+@contextmanager
+def fitting(path: str | Path, kind: type, error_kind: type[Exception]) -> Iterator[None]:
+    """Say of an error that a checkpoint does not fit a class."""
+    try:
+        yield
+    except error_kind as error:
+        raise CheckpointError(f"{path} does not fit {kind.__name__}: {' '.join(str(error).split())}") from error
 
 
 def load_data(path: str | Path, root: str | None = None) -> LightningDataModule:

@@ -5,6 +5,7 @@ Each command is imported only when it is called, so that `list` and `--help` wai
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from importlib import import_module
@@ -69,9 +70,29 @@ Trains, judges and samples the deep generative models of images that the field b
 
 {chr(10).join(f"  {name:12}{text}" for name, text in [*TRAINER.items(), *((k, v[1]) for k, v in FUNCTIONS.items())])}
 
-`lightning-gen COMMAND --help` shows the options of a command. An error is one line; with LIGHTNING_GEN_TRACEBACK=1 in
-the environment it comes with its traceback.
+`lightning-gen COMMAND --help` shows the options of a command. Each command also takes --import MODULE, which imports
+your own classes first, so that a checkpoint of one can be opened. An error is one line; with LIGHTNING_GEN_TRACEBACK=1
+in the environment it comes with its traceback.
 """
+
+
+def import_own(options: list[str]) -> list[str]:
+    """Import the modules that `--import` names, from here or from where Python finds them; the other options remain."""
+    if not any(option.partition("=")[0] == "--import" for option in options):
+        return options
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE")
+    given, others = parser.parse_known_args(options)
+    for name in given.modules:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            if not f"{name}.".startswith(f"{error.name}."):  # Something that the module itself imports.
+                raise
+            raise LightningGenError(f"There is no module {name} in {os.getcwd()}, nor installed.") from error
+    return others
 
 
 def main(args: list[str] | None = None) -> None:
@@ -85,6 +106,7 @@ def main(args: list[str] | None = None) -> None:
     """
     name, *options = (sys.argv[1:] if args is None else args) or ["--help"]
     try:
+        options = import_own(options)
         if name in ("-h", "--help"):
             print(HELP, end="")
         elif name in TRAINER:

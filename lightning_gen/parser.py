@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -55,11 +56,30 @@ class OneLineErrors(ArgumentParser):
 
 
 def one_line(message: str) -> str:
-    """The line that matters of jsonargparse's messages: where, and the innermost of its nested reasons."""
-    lines = [line for line in message.splitlines() if line.strip()]
-    where = lines[0].strip().removesuffix(":")
-    what = max(lines, key=lambda line: len(line) - len(line.lstrip())).strip().removeprefix("- ")
-    return where if len(lines) == 1 else f"{where}: {what}"
+    """The line that matters of jsonargparse's messages: the option, and the innermost of its nested reasons."""
+    lines = [(len(line) - len(line.lstrip()), line.strip()) for line in message.splitlines() if line.strip()]
+    innermost = max(lines, key=lambda line: line[0])
+    path = [innermost[1].removeprefix("- ")]
+    depth = innermost[0]
+    for indent, line in reversed(lines[: lines.index(innermost)]):  # What it is nested in.
+        if indent < depth:
+            path.insert(0, line.removesuffix(":"))
+            depth = indent
+    keys = [match[1] for line in path[:-1] if (match := re.fullmatch(r'(?:- )?Parser key "([^"]+)"', line))]
+    where = f"--{'.'.join(keys)}" if keys else path[0]
+    what = re.sub(r"a <class '(?:\w+\.)*(\w+)'>", r"\1", path[-1])
+    return what if len(path) == 1 else f"{where}: {what}"
+
+
+def own_error(error: Exception) -> Exception:
+    """The error of a constructor that jsonargparse has wrapped in its own; those that are its alone, in one line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        *_, (frame, _) = traceback.walk_tb(cause.__traceback__)
+        if not frame.f_globals["__name__"].startswith("jsonargparse."):
+            return cause if isinstance(cause, Exception) else error
+        cause = cause.__cause__
+    return LightningGenError(one_line(str(error)))
 
 
 def run_function(name: str, function: Callable[..., None], options: list[str]) -> None:

@@ -57,20 +57,25 @@ def bad_checkpoint(kind: str, checkpoint: Path, folder: Path) -> Path:
     elif kind == "bare pickle with code":
         path.write_bytes(pickle.dumps(Payload(folder / MARKER)))
     elif kind == "function in place of a class":
-        command = {"_class_path": "os.system", "command": f"touch {folder / MARKER}"}
-        altered(checkpoint, path, hyper_parameters=command)
+        arguments = {"command": f"touch {folder / MARKER}"}
+        altered(checkpoint, path, hyper_parameters=arguments, class_paths={"hyper_parameters": "os.system"})
     elif kind == "class of a module not imported":
-        altered(checkpoint, path, hyper_parameters={**good, "_class_path": "marker_module.VAE"})
+        altered(checkpoint, path, class_paths={"hyper_parameters": "marker_module.VAE"})
+    elif kind == "the same, where older ones hold it":
+        altered(checkpoint, path, hyper_parameters={**good, "_class_path": "marker_module.VAE"}, class_paths={})
     elif kind == "function as a nested class":
         nested = {"class_path": "marker_module.VAE"}
         altered(checkpoint, path, hyper_parameters={**good, "lr": [nested]})
     elif kind == "class that is no module":
-        altered(checkpoint, path, hyper_parameters={"_class_path": "pathlib.Path"})
+        altered(checkpoint, path, class_paths={"hyper_parameters": "pathlib.Path"})
     elif kind == "no class":
-        altered(checkpoint, path, hyper_parameters={})
+        altered(checkpoint, path, class_paths={})
+    elif kind == "classes of another kind":
+        altered(checkpoint, path, class_paths=["lightning_gen.models.vae.VAE"])
     elif kind == "data module that is none":
-        command = {"_class_path": "os.system", "command": f"touch {folder / MARKER}"}
-        altered(checkpoint, path, datamodule_hyper_parameters=command)
+        paths = {"hyper_parameters": "lightning_gen.models.VAE", "datamodule_hyper_parameters": "os.system"}
+        arguments = {"command": f"touch {folder / MARKER}"}
+        altered(checkpoint, path, datamodule_hyper_parameters=arguments, class_paths=paths)
     return path
 
 
@@ -78,9 +83,11 @@ UNREADABLE = ["truncated", "empty", "text", "foreign zip", "no state_dict", "cod
 UNTRUSTED = [
     "function in place of a class",
     "class of a module not imported",
+    "the same, where older ones hold it",
     "function as a nested class",
     "class that is no module",
     "no class",
+    "classes of another kind",
 ]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer, pl, reads_after_training
-from lightning_gen.arguments import Checked
+from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.callbacks.randomness import own_randomness
 from lightning_gen.errors import LightningGenError
 from lightning_gen.models.base import Batch, Condition, GenerativeModule, as_batch
@@ -96,7 +96,7 @@ def check_monitors(trainer: Any, names: tuple[str, ...], every_n_epochs: int) ->
             )
 
 
-class EvaluationCallback(Callback, metaclass=Checked):
+class EvaluationCallback(Callback):
     """Base of callbacks that sample a model at the end of validation and of test.
 
     In `fit` they run in the first epoch, in every n-th (n-th, 2n-th, ...), and in the last one that `max_epochs`
@@ -117,10 +117,8 @@ class EvaluationCallback(Callback, metaclass=Checked):
 
     context_keys: tuple[str, ...] = ()
 
-    def __init__(self, every_n_epochs: int, num_samples: int, seed: int, labels: list[int] | None = None) -> None:
-        for name, value in {"every_n_epochs": every_n_epochs, "num_samples": num_samples}.items():
-            if value < 1:
-                raise LightningGenError(f"{type(self).__name__} got {name}={value}; expected at least 1.")
+    def __init__(self, every_n_epochs: Size, num_samples: Size, seed: int, labels: list[int] | None = None) -> None:
+        check_arguments(EvaluationCallback.__init__, locals())
         self.every_n_epochs = every_n_epochs
         self.num_samples = num_samples
         self.seed = seed

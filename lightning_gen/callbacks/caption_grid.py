@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen._lightning import LightningModule, Trainer
+from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.callbacks.files import captioned_grid
 from lightning_gen.callbacks.sample_grid import PictureCallback
 from lightning_gen.errors import LightningGenError
@@ -27,7 +28,8 @@ class CaptionGrid(PictureCallback):
 
     kind = "captions"
 
-    def __init__(self, captions: list[str], num_columns: int = 8, every_n_epochs: int = 1, seed: int = 0) -> None:
+    def __init__(self, captions: list[str], num_columns: Size = 8, every_n_epochs: Size = 1, seed: int = 0) -> None:
+        check_arguments(CaptionGrid.__init__, locals())
         super().__init__(every_n_epochs, len(captions) * num_columns, seed)
         self.captions = captions
         self.num_columns = num_columns

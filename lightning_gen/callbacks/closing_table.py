@@ -12,6 +12,7 @@ from rich import get_console
 from rich.table import Table
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer
+from lightning_gen.arguments import class_path
 from lightning_gen.callbacks.base import Figure, log_folder
 from lightning_gen.callbacks.files import whole_file
 from lightning_gen.models.base import GenerativeModule, ImageModule, held_out_batches, loader_suffix
@@ -102,12 +103,13 @@ class ClosingTable(Callback):
         """Add this stage to `figures.json`; a test may share the folder of the fit before it."""
         path = self._folder / "figures.json"
         content = json.loads(path.read_text()) if path.exists() else {}
+        data = trainer.datamodule
         content[stage] = {
             "figures": [figure._asdict() for history in histories.values() for figure in history],
             "pictures": [str(picture) for picture in pictures],
             "checkpoint": checkpoint,
             "model": type(module).__name__,
-            "data": dict(getattr(trainer.datamodule, "hparams", {})),
+            "data": {} if data is None else {"_class_path": class_path(data), **data.hparams},
         }
         with whole_file(path) as temporary:
             temporary.write_text(json.dumps(content, indent=2))

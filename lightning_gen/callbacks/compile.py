@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer
-from lightning_gen.arguments import Checked
+from lightning_gen.arguments import check_arguments
 from lightning_gen.errors import LightningGenError
 
 
-class Compile(Callback, metaclass=Checked):
+class Compile(Callback):
     """Compile networks of the model in place by `torch.compile`, before the first batch.
 
     A LightningModule is not compiled as a whole: what its `training_step` does around its networks (updates of several
@@ -22,6 +22,7 @@ class Compile(Callback, metaclass=Checked):
     """
 
     def __init__(self, modules: list[str]) -> None:
+        check_arguments(Compile.__init__, locals())
         self.modules = modules
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

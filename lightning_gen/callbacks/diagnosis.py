@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer, pl
-from lightning_gen.arguments import Checked
+from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.callbacks.randomness import own_randomness
 from lightning_gen.errors import LightningGenError
 from lightning_gen.models.base import as_batch
@@ -42,7 +42,7 @@ def has_trend(values: Tensor) -> bool:
     return bool(slope.abs() > 4 * error)
 
 
-class Diagnosis(Callback, metaclass=Checked):
+class Diagnosis(Callback):
     """Name the ways in which adversarial training is known to fail, and say what to try: one warning for each.
 
     It looks at the discriminator's and the generator's losses, which the model logs as `train/loss_d`, a
@@ -71,7 +71,8 @@ class Diagnosis(Callback, metaclass=Checked):
 
     MIN_WINDOW = 40  # batches, to tell a trend from noise
 
-    def __init__(self, every_n_batches: int = 200) -> None:
+    def __init__(self, every_n_batches: Size = 200) -> None:
+        check_arguments(Diagnosis.__init__, locals())
         if every_n_batches < self.MIN_WINDOW:
             raise LightningGenError(
                 f"Diagnosis got every_n_batches={every_n_batches}; expected at least {self.MIN_WINDOW}, to "

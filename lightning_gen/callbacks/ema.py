@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer
-from lightning_gen.arguments import Checked
+from lightning_gen.arguments import Decay, check_arguments
 from lightning_gen.errors import LightningGenError
 
 
-class EMA(Callback, metaclass=Checked):
+class EMA(Callback):
     """Sample and score an exponential moving average of the weights.
 
     After training batch n, average = d * average + (1 - d) * weights with d = min(decay, (1 + n) / (10 + n)), so that
@@ -34,9 +34,8 @@ class EMA(Callback, metaclass=Checked):
         LightningGenError: if `decay` is out of range, or the model has no such submodule.
     """
 
-    def __init__(self, decay: float = 0.999, modules: list[str] | None = None) -> None:
-        if not 0 <= decay < 1:
-            raise LightningGenError(f"EMA got decay={decay}; expected a number in [0, 1), such as 0.999.")
+    def __init__(self, decay: Decay = 0.999, modules: list[str] | None = None) -> None:
+        check_arguments(EMA.__init__, locals())
         self.decay = decay
         self.modules = modules
         self.num_batches = 0

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from lightning_gen._lightning import LightningModule, Trainer, pl
-from lightning_gen.arguments import Checked
+from lightning_gen.arguments import check_arguments
 from lightning_gen.callbacks.files import image_grid, side_by_side, write_png
 from lightning_gen.errors import LightningGenError
 
 
-class ImageWriter(pl.callbacks.BasePredictionWriter, metaclass=Checked):
+class ImageWriter(pl.callbacks.BasePredictionWriter):
     """Write every sample of `predict` as a PNG, named by the index of the batch row that it was drawn for.
 
     The index is the data set's, so that ranks never take each other's names. A video becomes a strip of its frames. An
@@ -28,6 +28,7 @@ class ImageWriter(pl.callbacks.BasePredictionWriter, metaclass=Checked):
     """
 
     def __init__(self, output_dir: str) -> None:
+        check_arguments(ImageWriter.__init__, locals())
         super().__init__(write_interval="batch")
         self.output_dir = Path(output_dir)
 

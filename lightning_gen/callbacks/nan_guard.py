@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer
-from lightning_gen.arguments import Checked
-from lightning_gen.errors import LightningGenError, TrainingError
+from lightning_gen.arguments import Size, check_arguments
+from lightning_gen.errors import TrainingError
 
 
-class NanGuard(Callback, metaclass=Checked):
+class NanGuard(Callback):
     """Stop training when a loss is not finite: the step's own, or a logged value whose name begins with `train/loss`.
 
     A loss once NaN stays so, as the weights do; so it is enough to look now and then, and at the end of an epoch.
@@ -24,9 +24,8 @@ class NanGuard(Callback, metaclass=Checked):
         TrainingError: naming the model, the epoch, the batch and the losses.
     """
 
-    def __init__(self, every_n_batches: int = 50) -> None:
-        if every_n_batches < 1:
-            raise LightningGenError(f"NanGuard got every_n_batches={every_n_batches}; expected at least 1.")
+    def __init__(self, every_n_batches: Size = 50) -> None:
+        check_arguments(NanGuard.__init__, locals())
         self.every_n_batches = every_n_batches
 
     def on_train_batch_end(

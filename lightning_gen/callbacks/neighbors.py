@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen._lightning import Trainer
+from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.callbacks.base import fresh_loader
 from lightning_gen.callbacks.files import image_grid
 from lightning_gen.callbacks.sample_grid import PictureCallback
@@ -25,7 +26,8 @@ class NeighborCallback(PictureCallback):
         seed: of the noise.
     """
 
-    def __init__(self, num_samples: int, extractor: FeatureExtractor | None, every_n_epochs: int, seed: int) -> None:
+    def __init__(self, num_samples: Size, extractor: FeatureExtractor | None, every_n_epochs: Size, seed: int) -> None:
+        check_arguments(NeighborCallback.__init__, locals())
         super().__init__(every_n_epochs, num_samples, seed)
         self.extractor = extractor
 
@@ -54,12 +56,13 @@ class SampleNeighbors(NeighborCallback):
 
     def __init__(
         self,
-        num_samples: int = 12,
-        num_neighbors: int = 3,
+        num_samples: Size = 12,
+        num_neighbors: Size = 3,
         extractor: FeatureExtractor | None = None,
-        every_n_epochs: int = 1,
+        every_n_epochs: Size = 1,
         seed: int = 0,
     ) -> None:
+        check_arguments(SampleNeighbors.__init__, locals())
         super().__init__(num_samples, extractor, every_n_epochs, seed)
         self.num_neighbors = num_neighbors
 
@@ -98,15 +101,16 @@ class ClosestPairs(NeighborCallback):
 
     def __init__(
         self,
-        num_samples: int = 1000,
-        num_pairs: int = 12,
+        num_samples: Size = 1000,
+        num_pairs: Size = 12,
         extractor: FeatureExtractor | None = None,
-        every_n_epochs: int = 1,
-        batch_size: int = 250,
+        every_n_epochs: Size = 1,
+        batch_size: Size = 250,
         seed: int = 0,
     ) -> None:
+        check_arguments(ClosestPairs.__init__, locals())
         super().__init__(num_samples, extractor, every_n_epochs, seed)
-        if not 1 <= num_pairs <= num_samples * (num_samples - 1) // 2:
+        if num_pairs > num_samples * (num_samples - 1) // 2:
             raise DataError(f"{num_samples} samples make no {num_pairs} pairs; give more num_samples.")
         self.num_pairs = num_pairs
         self.batch_size = batch_size

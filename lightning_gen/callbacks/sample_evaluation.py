@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen._lightning import LightningModule, Trainer, pl
+from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.callbacks.base import EvaluationCallback, Figure, Stage, check_monitors, fresh_loader
 from lightning_gen.callbacks.progress import progress
 from lightning_gen.errors import DataError, LightningGenError
@@ -110,14 +111,15 @@ class SampleEvaluation(EvaluationCallback):
     def __init__(
         self,
         metrics: list[SampleMetric],
-        num_samples: int = 1000,
+        num_samples: Size = 1000,
         extractor: FeatureExtractor | None = None,
-        every_n_epochs: int = 1,
-        batch_size: int = 250,
+        every_n_epochs: Size = 1,
+        batch_size: Size = 250,
         seed: int = 0,
         labels: list[int] | None = None,
         reference: Literal["held_out", "train"] = "held_out",
     ) -> None:
+        check_arguments(SampleEvaluation.__init__, locals())
         super().__init__(every_n_epochs, num_samples, seed, labels)
         self.metrics = metrics
         self.reference = reference

@@ -11,6 +11,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
 from lightning_gen._lightning import LightningModule, Trainer, pl
+from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.callbacks.base import EvaluationCallback, Stage
 from lightning_gen.callbacks.files import image_grid, write_png
 from lightning_gen.callbacks.videos import film_frames, film_strips, write_gif
@@ -82,12 +83,13 @@ class SampleGrid(PictureCallback):
 
     def __init__(
         self,
-        num_samples: int = 64,
-        every_n_epochs: int = 1,
-        num_columns: int = 8,
+        num_samples: Size = 64,
+        every_n_epochs: Size = 1,
+        num_columns: Size = 8,
         seed: int = 0,
         labels: list[int] | None = None,
     ) -> None:
+        check_arguments(SampleGrid.__init__, locals())
         row_by_row = None if labels is None else [label for label in labels for _ in range(num_columns)]
         super().__init__(every_n_epochs, num_samples, seed, row_by_row)
         self.num_columns = num_columns
@@ -118,7 +120,8 @@ class LatentManifold(PictureCallback):
 
     kind = "manifold"
 
-    def __init__(self, num_columns: int = 20, every_n_epochs: int = 1) -> None:
+    def __init__(self, num_columns: Size = 20, every_n_epochs: Size = 1) -> None:
+        check_arguments(LatentManifold.__init__, locals())
         super().__init__(every_n_epochs, num_columns**2, seed=0)
         self.num_columns = num_columns
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen._lightning import LightningModule, Trainer
+from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.callbacks.files import image_grid, side_by_side
 from lightning_gen.callbacks.sample_grid import PictureCallback
 from lightning_gen.errors import LightningGenError
@@ -28,7 +29,8 @@ class TranslationGrid(PictureCallback):
     kind = "translations"
     context_keys = ("image",)
 
-    def __init__(self, num_samples: int = 8, every_n_epochs: int = 1, num_columns: int = 2, seed: int = 0) -> None:
+    def __init__(self, num_samples: Size = 8, every_n_epochs: Size = 1, num_columns: Size = 2, seed: int = 0) -> None:
+        check_arguments(TranslationGrid.__init__, locals())
         super().__init__(every_n_epochs, num_samples, seed)
         self.num_columns = num_columns
 

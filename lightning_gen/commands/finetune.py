@@ -64,7 +64,7 @@ def finetune(
         labelled = data.datasets["train"].__getitems__(torch.randperm(size)[:num_labels].tolist())
         for name in names:
             torch.manual_seed(current)
-            discriminator = type(model)(**model.hparams).to(model.device).discriminator
+            discriminator = type(model)(**model.arguments).to(model.device).discriminator
             if name == "trained discriminator":
                 discriminator.load_state_dict(model.discriminator.state_dict())
             network = discriminator.classifier(data.num_classes).to(model.device)

@@ -44,7 +44,7 @@ def probe(
     if not hasattr(getattr(model, "discriminator", None), "features"):
         raise LightningGenError(f"{type(model).__name__} has no discriminator with features; a DCGAN has.")
     splits = read_splits(ckpt_path, root)
-    untrained = type(model)(**model.hparams).to(model.device)
+    untrained = type(model)(**model.arguments).to(model.device)
     readers = {"discriminator": model.discriminator, "untrained discriminator": untrained.discriminator}
     for discriminator in readers.values():
         measure_statistics(discriminator, splits["train"]["image"])

@@ -36,7 +36,7 @@ def retrieve(ckpt_path: str, root: str | None = None, seed: int = 0, device: Dev
 
     model: Any = load(ckpt_path, device, seed)
     splits = read_splits(ckpt_path, root)
-    untrained = type(model)(**model.hparams).to(model.device)
+    untrained = type(model)(**model.arguments).to(model.device)
     train = splits["train"]["image"]
     readers = {"model": reader(model, train), "untrained": reader(untrained, train), "raw pixels": flat}
     train_labels, labels = splits["train"]["label"], splits["test"]["label"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,12 +19,17 @@ import yaml
 
 from lightning_gen import __version__, datamodules, models
 from lightning_gen._lightning import LightningDataModule, LightningModule, Trainer, pl
-from lightning_gen.arguments import REFUSED
 from lightning_gen.callbacks import ClosingTable, NanGuard, RandomState
-from lightning_gen.checkpoints import WholeCheckpoints, check_class_paths, module_config, read_checkpoint
+from lightning_gen.checkpoints import (
+    WholeCheckpoints,
+    check_class_paths,
+    module_config,
+    read_checkpoint,
+    saved_class,
+)
 from lightning_gen.errors import CheckpointError, DataError, LightningGenError, TrainingError
 from lightning_gen.nn.frozen import resolve_class
-from lightning_gen.parser import OneLineErrors, RecipeAction, one_line
+from lightning_gen.parser import OneLineErrors, RecipeAction, one_line, own_error
 
 lightning_cli: Any = import_module(f"{pl.__name__}.cli")
 MisconfigurationException: Any = import_module(f"{pl.__name__}.utilities.exceptions").MisconfigurationException
@@ -68,13 +74,14 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         """Not Lightning's way, where a checkpoint's values silently win: see `check_checkpoint`."""
 
     def instantiate_classes(self) -> None:
-        """Say in one line what a constructor refuses, Lightning's own among them."""
+        """Leave the error of a constructor as it is."""
+        found: Exception | None = None
         try:
             super().instantiate_classes()
-        except REFUSED as error:
-            if isinstance(error, LightningGenError):
-                raise
-            raise LightningGenError(one_line(str(error) or type(error).__name__)) from error
+        except ValueError as error:
+            found = own_error(error)
+        if found is not None:  # Raised here, it has no context that is not its own.
+            raise found
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Logs go to `logs/<model>_<data>` if no logger is given."""
@@ -86,7 +93,10 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
             self.save_config_callback = None  # It would be written into the working directory.
         if given["enable_checkpointing"] is False:
             self._parser(self.subcommand).callback_keys.remove("checkpoint")
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError, RuntimeError) as error:  # Lightning's own, about what was typed.
+            raise LightningGenError(one_line(str(error) or type(error).__name__)) from error
         if type(trainer.strategy.checkpoint_io) is pl.plugins.TorchCheckpointIO:  # No other was asked for.
             trainer.strategy.checkpoint_io = WholeCheckpoints()
         relaunches = isinstance(trainer.strategy.launcher, pl.strategies.launchers._SubprocessScriptLauncher)
@@ -101,12 +111,17 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         """Check that data, model and checkpoint belong together, before anything is run or written."""
         config = self.config[self.subcommand]
         accepted = inspect.signature(type(self.model)).parameters
-        for name in set(LINKED) - set(accepted):  # They were not passed, but would make the checkpoint unloadable.
-            self.model.hparams.pop(name, None)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
+            for name in set(LINKED) - set(accepted):  # They were not passed, but would make the checkpoint unloadable.
+                self.model.hparams.pop(name, None)
         offered = getattr(self.datamodule, "image_shape", None)
         for name in ("image_shape", "video_shape"):
-            given, default = config.get(f"model.init_args.{name}"), getattr(accepted.get(name), "default", None)
-            if given is not None and offered is not None and tuple(given) not in (tuple(offered), default):
+            given = config.get(f"model.init_args.{name}")
+            if (
+                given is not None
+                and offered is not None
+                and tuple(given) not in (tuple(offered), *defaults(name, self.model))
+            ):
                 raise DataError(
                     f"{name}={tuple(given)} was given, and {type(self.datamodule).__name__} has {name[:5]}s of "
                     f"{tuple(offered)}; leave {name} out, it comes from the data."
@@ -139,6 +154,12 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
             raise TrainingError(f"interrupted in epoch {self.trainer.current_epoch}; {advice}") from exit_
 
 
+def defaults(name: str, made: object) -> list[Any]:
+    """The defaults of an argument in the constructors of an object's class and of those that it derives from."""
+    signatures = [inspect.signature(kind.__init__).parameters for kind in type(made).__mro__]  # type: ignore[misc]
+    return [parameters[name].default for parameters in signatures if name in parameters]
+
+
 def check_checkpoint(path: str, model: LightningModule, resume: bool) -> None:
     """Compare a checkpoint's hyper-parameters and weights with the model that they are to be loaded into.
 
@@ -147,14 +168,13 @@ def check_checkpoint(path: str, model: LightningModule, resume: bool) -> None:
     """
     checkpoint = read_checkpoint(path)
     saved = checkpoint.get("hyper_parameters", {})
-    if "_class_path" in saved and not issubclass(resolve_class(saved["_class_path"], LightningModule), type(model)):
-        raise CheckpointError(
-            f"{path} is a checkpoint of {saved['_class_path']}, and {type(model).__name__} was given."
-        )
+    path_of_class = saved_class(checkpoint, "hyper_parameters")
+    if path_of_class and not issubclass(resolve_class(path_of_class, LightningModule), type(model)):
+        raise CheckpointError(f"{path} is a checkpoint of {path_of_class}, and {type(model).__name__} was given.")
     differing = ", ".join(  # By their JSON, as YAML has no tuples.
         f"{name}={value} ({saved[name]} in the checkpoint)"
         for name, value in model.hparams.items()
-        if name != "_class_path" and name in saved and json.dumps(value) != json.dumps(saved[name])
+        if not name.startswith("_") and name in saved and json.dumps(value) != json.dumps(saved[name])
     )
     shapes, saved_shapes = (
         {name: value.shape for name, value in state.items()} for state in (model.state_dict(), checkpoint["state_dict"])
@@ -187,7 +207,7 @@ def from_checkpoint(command: str, options: list[str]) -> list[str]:
         check_class_paths(run)
         keys = run["trainer"] if command == "fit" else ("callbacks", "logger")  # The device is not the run's.
         config["trainer"] = {key: run["trainer"][key] for key in keys}
-    return [f"--config={json.dumps(config)}", *options]
+    return [f"--config={yaml.safe_dump(config, default_flow_style=True, width=math.inf)}", *options]  # JSON has no inf.
 
 
 def run(command: str, options: list[str]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gen._lightning import LightningDataModule
-from lightning_gen.arguments import Checked
+from lightning_gen.arguments import Count, Size, check_constructors, plain
 from lightning_gen.errors import DataError
 
 Batch = dict[str, Any]
@@ -89,7 +91,7 @@ def as_is(batch: Any) -> Any:
     return batch
 
 
-class ImageDataModule(LightningDataModule, metaclass=Checked):
+class ImageDataModule(LightningDataModule):
     """Base of all data modules: batches are dicts, and shapes are known before any file is read.
 
     A subclass gives `image_shape`, `num_classes` where there are labels, and `load`. Its constructor takes plain values
@@ -110,34 +112,34 @@ class ImageDataModule(LightningDataModule, metaclass=Checked):
     def __init__(
         self,
         root: str | None = None,
-        batch_size: int = 100,
-        num_workers: int = 0,
+        batch_size: Size = 100,
+        num_workers: Count = 0,
         download: bool = False,
         classes: list[int] | None = None,
     ) -> None:
         super().__init__()
         # Not to the logger, which refuses a model and data that have an argument of the same name but another value.
         self.save_hyperparameters(logger=False)
-        self._keep_plain_hyperparameters()
         self.root = Path(root or os.environ.get("LIGHTNING_GEN_DATA") or "data").expanduser()
-        self.batch_size = batch_size
+        self.batch_size = int(batch_size)  # torch's loader takes no NumPy number.
         self.num_workers = num_workers
         self.download = download
         self.classes = classes
         self.datasets: dict[Split, Dataset[Batch]] = {}
 
-    def _keep_plain_hyperparameters(self) -> None:
-        """Leave what a checkpoint rebuilds this data module from: the class path, and what its `__init__` accepts.
+    def save_hyperparameters(self, *args: Any, frame: FrameType | None = None, **kwargs: Any) -> None:
+        """Keep what makes this data module again: the constructor's arguments, checked, as plain values.
 
-        Lightning's command line adds a key that only the same distribution of Lightning can load, and a path object
-        could not be loaded with `weights_only=True`.
+        Raises:
+            DataError: if one of ours is of another type than annotated, or out of bounds.
         """
-        accepted = inspect.signature(type(self).__init__).parameters
-        given = {key: value for key, value in self.hparams.items() if key in accepted}
-        self.hparams.clear()
-        self.hparams["_class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
-        for key, value in given.items():
-            self.hparams[key] = os.fspath(value) if isinstance(value, os.PathLike) else value
+        frame = frame or sys._getframe(1)
+        given = check_constructors(self, frame)
+        super().save_hyperparameters(*args, frame=frame, **kwargs)
+        accepted = {*inspect.signature(type(self).__init__).parameters, *given}
+        kept = {name: plain(value) for name, value in self.hparams.items() if name in accepted}
+        self.hparams.clear()  # Lightning's command line adds keys of its own.
+        self.hparams.update(kept)
 
     # What the data are ------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Size
 from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, Columns, ImageDataModule, Split, take
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
@@ -227,10 +228,10 @@ class CaptionedDigitsDataModule(ImageDataModule):
         wrong_attributes: dict[str, float] | None = None,
         plain: bool = False,
         zero_shot: Literal["combinations", "digits"] | None = "combinations",
-        image_size: int = 32,
+        image_size: Size = 32,
         root: str | None = None,
-        batch_size: int = 64,
-        num_workers: int = 0,
+        batch_size: Size = 64,
+        num_workers: Count = 0,
         download: bool = False,
         classes: list[int] | None = None,
     ) -> None:

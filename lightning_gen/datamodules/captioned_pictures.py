@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Size
 from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
 from lightning_gen.datamodules.image_folder import naming
 from lightning_gen.datamodules.paired_images import pixels
@@ -94,15 +95,15 @@ class CaptionedPicturesDataModule(ImageDataModule):
     def __init__(
         self,
         root: str | None = None,
-        image_size: int = 64,
-        load_size: int = 76,
+        image_size: Size = 64,
+        load_size: Size = 76,
         flip: bool = True,
-        batch_size: int = 64,
-        num_workers: int = 0,
+        batch_size: Size = 64,
+        num_workers: Count = 0,
         classes: list[int] | None = None,
     ) -> None:
         super().__init__(root, batch_size, num_workers, classes=classes)
-        if not 1 <= image_size <= load_size:
+        if image_size > load_size:
             raise DataError(f"image_size={image_size} is cut out of load_size={load_size}; expected no more than that.")
         self.image_size = image_size
         self.load_size = load_size

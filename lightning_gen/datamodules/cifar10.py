@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Size
 from lightning_gen.datamodules.base import Batch, ImageDataModule, Split
 from lightning_gen.datamodules.files import fetch, read_arrays
 from lightning_gen.errors import DataError, DatasetNotFoundError
@@ -74,15 +75,15 @@ class CIFAR10DataModule(ImageDataModule):
     def __init__(
         self,
         root: str | None = None,
-        batch_size: int = 100,
-        num_workers: int = 0,
+        batch_size: Size = 100,
+        num_workers: Count = 0,
         download: bool = False,
-        train_size: int = 45000,
+        train_size: Size = 45000,
         pixels: Literal["original", "jpeg", "subset"] = "original",
         classes: list[int] | None = None,
     ) -> None:
         super().__init__(root, batch_size, num_workers, download, classes)
-        if not 1 <= train_size <= 50000:
+        if train_size > 50000:
             raise DataError(f"train_size is {train_size}; CIFAR-10 has 1 to 50000 training images to give.")
         self.train_size = train_size
         self.pixels = pixels

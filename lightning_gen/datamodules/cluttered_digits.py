@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Size
 from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, InMemoryDataset, Split
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
@@ -115,21 +116,21 @@ class ClutteredDigitsDataModule(ImageDataModule):
     def __init__(
         self,
         source: Literal["digits", "mnist"] = "digits",
-        image_size: int = 100,
-        num_digits: int = 1,
-        num_fragments: int = 8,
-        fragment_size: int = 8,
+        image_size: Size = 100,
+        num_digits: Size = 1,
+        num_fragments: Count = 8,
+        fragment_size: Size = 8,
         root: str | None = None,
-        batch_size: int = 100,
-        num_workers: int = 0,
+        batch_size: Size = 100,
+        num_workers: Count = 0,
         download: bool = False,
         classes: list[int] | None = None,
     ) -> None:
         super().__init__(root, batch_size, num_workers, download)  # The classes are the source's: two digits have none.
-        if image_size < 28 or num_digits < 1 or num_fragments < 0 or not 1 <= fragment_size <= 28:
+        if image_size < 28 or fragment_size > 28:
             raise DataError(
-                f"image_size={image_size}, num_digits={num_digits}, num_fragments={num_fragments}, fragment_size="
-                f"{fragment_size}; expected at least 28 pixels, at least one digit, and fragments of 1 to 28 pixels."
+                f"image_size={image_size}, fragment_size={fragment_size}; expected at least 28 pixels, and fragments "
+                "of 1 to 28 pixels."
             )
         self.image_size = image_size
         self.num_digits = num_digits

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Share, Size
 from lightning_gen.datamodules.base import Batch, Split
 from lightning_gen.datamodules.moving_digits import FIRST_SEED, MovingDigits, MovingDigitsDataModule
-from lightning_gen.errors import DataError
 
 KNOTS = 2
 """Random colours on each side of a ground, between which it is interpolated."""
@@ -90,17 +90,17 @@ class DigitScenesDataModule(MovingDigitsDataModule):
     def __init__(
         self,
         source: Literal["digits", "mnist"] = "digits",
-        image_size: int = 32,
-        num_digits: int = 1,
-        digit_size: int = 16,
-        num_frames: int = 16,
-        step: float = 0.1,
-        directions: int | None = 8,
-        epoch_size: int = 4000,
-        held_out_size: int = 500,
+        image_size: Size = 32,
+        num_digits: Size = 1,
+        digit_size: Size = 16,
+        num_frames: Size = 16,
+        step: Share = 0.1,
+        directions: Size | None = 8,
+        epoch_size: Size = 4000,
+        held_out_size: Size = 500,
         root: str | None = None,
-        batch_size: int = 16,
-        num_workers: int = 0,
+        batch_size: Size = 16,
+        num_workers: Count = 0,
         download: bool = False,
         classes: list[int] | None = None,
     ) -> None:
@@ -119,8 +119,6 @@ class DigitScenesDataModule(MovingDigitsDataModule):
             download=download,
             classes=classes,
         )
-        if directions is not None and directions < 1:
-            raise DataError(f"directions is {directions}; expected at least 1, or null for any direction.")
         self.directions = directions
 
     @property

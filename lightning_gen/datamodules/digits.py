@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Size
 from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
 from lightning_gen.errors import DatasetNotFoundError
 
@@ -52,8 +53,8 @@ class DigitsDataModule(ImageDataModule):
 
     def __init__(
         self,
-        batch_size: int = 100,
-        num_workers: int = 0,
+        batch_size: Size = 100,
+        num_workers: Count = 0,
         binarization: Literal["none", "dynamic"] = "none",
         classes: list[int] | None = None,
     ) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Size
 from lightning_gen.datamodules.base import Batch, ImageDataModule, Split
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
@@ -70,10 +71,10 @@ class EdgesToDigitsDataModule(ImageDataModule):
     def __init__(
         self,
         source: Literal["digits", "mnist"] = "digits",
-        image_size: int = 32,
+        image_size: Size = 32,
         root: str | None = None,
-        batch_size: int = 4,
-        num_workers: int = 0,
+        batch_size: Size = 4,
+        num_workers: Count = 0,
         download: bool = False,
         classes: list[int] | None = None,
     ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, ImageShape, Size, VideoShape
 from lightning_gen.datamodules.base import Batch, Columns, ImageDataModule, Split
 from lightning_gen.errors import DataError
 
@@ -45,12 +46,12 @@ class FakeDataModule(ImageDataModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int] | tuple[int, int, int, int] = (1, 28, 28),
+        image_shape: ImageShape | VideoShape = (1, 28, 28),
         keys: Sequence[str] = ("image", "label"),
-        num_classes: int = 10,
-        num_samples: int = 64,
-        batch_size: int = 16,
-        num_workers: int = 0,
+        num_classes: Count = 10,
+        num_samples: Count = 64,
+        batch_size: Size = 16,
+        num_workers: Count = 0,
     ) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers)
         if unknown := sorted(set(keys) - set(KEYS)):

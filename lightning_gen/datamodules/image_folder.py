@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Share, Size
 from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
@@ -186,23 +187,21 @@ class ImageFolderDataModule(ImageDataModule):
     def __init__(
         self,
         root: str,
-        image_size: int = 64,
+        image_size: Size = 64,
         channels: Literal[1, 3] = 3,
-        batch_size: int = 64,
-        num_workers: int = 0,
+        batch_size: Size = 64,
+        num_workers: Count = 0,
         classes: list[int] | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
+        val_fraction: Share = 0.1,
+        test_fraction: Share = 0.1,
         flip: bool = False,
         skip_corrupt: bool = False,
     ) -> None:
         super().__init__(root, batch_size, num_workers, classes=classes)
-        if image_size < 1 or channels not in (1, 3):
-            raise DataError(f"image_size={image_size}, channels={channels}; expected a side in pixels, and 1 or 3.")
-        if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
+        if val_fraction + test_fraction >= 1:
             raise DataError(
-                f"val_fraction={val_fraction}, test_fraction={test_fraction}; expected shares from 0 that leave "
-                "something to train on."
+                f"val_fraction={val_fraction}, test_fraction={test_fraction}; expected shares that leave something to "
+                "train on."
             )
         self.image_size = image_size
         self.channels = channels

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Size
 from lightning_gen.datamodules.base import Batch, Columns, ImageDataModule, Split
 from lightning_gen.datamodules.files import fetch, read_arrays
 from lightning_gen.errors import DataError, DatasetNotFoundError
@@ -119,15 +120,15 @@ class MNISTDataModule(ImageDataModule):
     def __init__(
         self,
         root: str | None = None,
-        batch_size: int = 100,
-        num_workers: int = 0,
+        batch_size: Size = 100,
+        num_workers: Count = 0,
         download: bool = False,
-        train_size: int = 50000,
+        train_size: Size = 50000,
         binarization: Literal["none", "dynamic", "fixed"] = "none",
         classes: list[int] | None = None,
     ) -> None:
         super().__init__(root, batch_size, num_workers, download, classes)
-        if not 1 <= train_size <= 60000:
+        if train_size > 60000:
             raise DataError(f"train_size is {train_size}; MNIST has 1 to 60000 training images to give.")
         if binarization == "fixed" and train_size != 50000:
             raise DataError(f"train_size is {train_size}; binarization=fixed is the published split, train_size=50000.")

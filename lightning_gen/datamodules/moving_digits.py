@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Share, Size
 from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
@@ -214,37 +215,26 @@ class MovingDigitsDataModule(ImageDataModule):
     def __init__(
         self,
         source: Literal["digits", "mnist"] = "digits",
-        image_size: int = 64,
-        num_digits: int = 2,
-        digit_size: int = 28,
-        num_frames: int = 20,
-        step: float = 0.1,
-        epoch_size: int = 10000,
-        held_out_size: int = 10000,
+        image_size: Size = 64,
+        num_digits: Size = 2,
+        digit_size: Size = 28,
+        num_frames: Size = 20,
+        step: Share = 0.1,
+        epoch_size: Size = 10000,
+        held_out_size: Size = 10000,
         published_test: bool = False,
         root: str | None = None,
-        batch_size: int = 64,
-        num_workers: int = 0,
+        batch_size: Size = 64,
+        num_workers: Count = 0,
         download: bool = False,
         classes: list[int] | None = None,
     ) -> None:
         super().__init__(root, batch_size, num_workers, download)  # The classes are the source's: clips have none.
-        if not 1 <= digit_size <= min(28, image_size):
+        if digit_size > min(28, image_size):
             raise DataError(
                 f"digit_size is {digit_size} and image_size {image_size}; expected digits of 1 to 28 pixels that fit "
                 "into the frame."
             )
-        numbers = {
-            "num_digits": num_digits,
-            "num_frames": num_frames,
-            "epoch_size": epoch_size,
-            "held_out_size": held_out_size,
-        }
-        for name, value in numbers.items():
-            if value < 1:
-                raise DataError(f"{name} is {value}; expected at least 1.")
-        if not 0 <= step <= 1:
-            raise DataError(f"step is {step}; expected a part of the way from border to border, 0 to 1.")
         self.image_size = image_size
         self.num_digits = num_digits
         self.digit_size = digit_size

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Size
 from lightning_gen.datamodules.base import Batch, ImageDataModule, Split
 from lightning_gen.datamodules.files import read_mat
 from lightning_gen.errors import DataError, DatasetNotFoundError
@@ -30,8 +31,8 @@ class OlivettiDataModule(ImageDataModule):
     def __init__(
         self,
         root: str | None = None,
-        batch_size: int = 20,
-        num_workers: int = 0,
+        batch_size: Size = 20,
+        num_workers: Count = 0,
         classes: list[int] | None = None,
     ) -> None:
         super().__init__(root, batch_size, num_workers, classes=classes)

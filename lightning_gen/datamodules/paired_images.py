@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_gen.arguments import Count, Size
 from lightning_gen.datamodules.base import Batch, ImageDataModule, Split, as_is
 from lightning_gen.datamodules.image_folder import as_8_bit, find_pictures, upright
 from lightning_gen.errors import DataError, DatasetNotFoundError
@@ -159,21 +160,16 @@ class PairedImageDataModule(ImageDataModule):
         self,
         root: str,
         direction: Literal["a_to_b", "b_to_a"] = "a_to_b",
-        image_size: int = 256,
-        load_size: int | None = 286,
+        image_size: Size = 256,
+        load_size: Size | None = 286,
         source_channels: Literal[1, 3] = 3,
         channels: Literal[1, 3] = 3,
-        batch_size: int = 1,
-        num_workers: int = 0,
+        batch_size: Size = 1,
+        num_workers: Count = 0,
         flip: bool = True,
         predict_dir: str | None = None,
     ) -> None:
         super().__init__(root, batch_size, num_workers)
-        if image_size < 1 or {channels, source_channels} - {1, 3}:
-            raise DataError(
-                f"image_size={image_size}, channels={channels}, source_channels={source_channels}; expected a side in "
-                "pixels, and 1 or 3 channels."
-            )
         if load_size is not None and load_size < image_size:
             raise DataError(f"load_size={load_size} is less than image_size={image_size}, which is cut out of it.")
         self.direction = direction

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Share, Size
 from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, Columns, ImageDataModule, Split
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
@@ -96,21 +97,21 @@ class PlacedDigitsDataModule(ImageDataModule):
     def __init__(
         self,
         source: Literal["digits", "mnist"] = "digits",
-        image_size: int = 32,
-        min_size: float = 0.4,
-        max_size: float = 0.9,
-        num_places: int = 1,
+        image_size: Size = 32,
+        min_size: Share = 0.4,
+        max_size: Share = 0.9,
+        num_places: Size = 1,
         root: str | None = None,
-        batch_size: int = 16,
-        num_workers: int = 0,
+        batch_size: Size = 16,
+        num_workers: Count = 0,
         download: bool = False,
         classes: list[int] | None = None,
     ) -> None:
         super().__init__(root, batch_size, num_workers, download, classes)
-        if image_size < 16 or not 0.25 <= min_size <= max_size <= 1 or num_places < 1:
+        if image_size < 16 or not 0.25 <= min_size <= max_size:
             raise DataError(
-                f"image_size={image_size}, min_size={min_size}, max_size={max_size}, num_places={num_places}; expected "
-                "at least 16 pixels, sizes from 0.25 to 1, the least first, and at least one place."
+                f"image_size={image_size}, min_size={min_size}, max_size={max_size}; expected at least 16 pixels, and "
+                "sizes from 0.25 to 1, the least first."
             )
         self.image_size = image_size
         self.min_size = min_size

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Share, Size
 from lightning_gen.datamodules.base import Batch, ImageDataModule, Split
 from lightning_gen.datamodules.image_folder import as_square
 from lightning_gen.datamodules.records import Record, bytes_of, find_records, floats_of, read_example, read_record
@@ -96,18 +97,18 @@ class RobotPushingDataModule(ImageDataModule):
     def __init__(
         self,
         root: str | None = None,
-        image_size: int = 64,
-        num_frames: int = 12,
+        image_size: Size = 64,
+        num_frames: Size = 12,
         novel: bool = False,
-        val_fraction: float = 0.05,
-        batch_size: int = 64,
-        num_workers: int = 0,
+        val_fraction: Share = 0.05,
+        batch_size: Size = 64,
+        num_workers: Count = 0,
     ) -> None:
         super().__init__(root, batch_size, num_workers)
-        if image_size < 1 or not 1 <= num_frames <= USED_FRAMES or not 0 <= val_fraction < 1:
+        if num_frames > USED_FRAMES or val_fraction == 1:
             raise DataError(
-                f"image_size={image_size}, num_frames={num_frames}, val_fraction={val_fraction}; expected at least a "
-                f"pixel, 1 to {USED_FRAMES} frames, and a share under 1."
+                f"num_frames={num_frames}, val_fraction={val_fraction}; expected 1 to {USED_FRAMES} frames, and a "
+                "share under 1."
             )
         self.image_size = image_size
         self.num_frames = num_frames

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Size
 from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
 from lightning_gen.datamodules.image_folder import as_square
 from lightning_gen.errors import DataError, DatasetNotFoundError
@@ -133,12 +134,12 @@ class TorchvisionDataModule(ImageDataModule):
     def __init__(
         self,
         name: Name,
-        image_size: int = 64,
+        image_size: Size = 64,
         root: str | None = None,
-        batch_size: int = 64,
-        num_workers: int = 0,
+        batch_size: Size = 64,
+        num_workers: Count = 0,
         classes: list[int] | None = None,
-        val_size: int = 5000,
+        val_size: Count = 5000,
         category: str = "bedroom",
     ) -> None:
         super().__init__(root, batch_size, num_workers, classes=classes)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Size
 from lightning_gen.datamodules.base import Batch, ImageDataModule, Split
 from lightning_gen.datamodules.files import read_mat
 from lightning_gen.errors import DataError, DatasetNotFoundError
@@ -31,9 +32,11 @@ class TorontoFacesDataModule(ImageDataModule):
         DataError: if there is no such fold.
     """
 
-    def __init__(self, root: str | None = None, batch_size: int = 100, num_workers: int = 0, fold: int = 0) -> None:
+    def __init__(
+        self, root: str | None = None, batch_size: Size = 100, num_workers: Count = 0, fold: Count = 0
+    ) -> None:
         super().__init__(root, batch_size, num_workers)
-        if not 0 <= fold < 5:
+        if fold >= 5:
             raise DataError(f"fold is {fold}; the Toronto faces have the folds 0 to 4.")
         self.fold = fold
         self.path = self.root / "TFD_48x48.mat"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Size
 from lightning_gen.datamodules.base import Batch, ImageDataModule, Split
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
@@ -89,7 +90,7 @@ class VectorDataModule(ImageDataModule):
     """
 
     def __init__(
-        self, name: Name = "adult", root: str | None = None, batch_size: int = 100, num_workers: int = 0
+        self, name: Name = "adult", root: str | None = None, batch_size: Size = 100, num_workers: Count = 0
     ) -> None:
         super().__init__(root, batch_size, num_workers)
         self.name = name

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from lightning_gen.arguments import Count, Positive, Share, Size
 from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
 from lightning_gen.datamodules.files import read_arrays
 from lightning_gen.datamodules.image_folder import as_8_bit, as_square
@@ -225,32 +226,25 @@ class VideoFolderDataModule(ImageDataModule):
     def __init__(
         self,
         root: str,
-        image_size: int = 64,
-        num_frames: int = 32,
-        frame_rate: float | None = None,
-        stride: int | None = None,
+        image_size: Size = 64,
+        num_frames: Size = 32,
+        frame_rate: Positive | None = None,
+        stride: Size | None = None,
         repeat_last: bool = False,
         list_file: str | None = None,
         stabilize: bool = False,
         channels: Literal[1, 3] = 3,
-        batch_size: int = 64,
-        num_workers: int = 0,
+        batch_size: Size = 64,
+        num_workers: Count = 0,
         classes: list[int] | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
+        val_fraction: Share = 0.1,
+        test_fraction: Share = 0.1,
     ) -> None:
         super().__init__(root, batch_size, num_workers, classes=classes)
-        if min(image_size, num_frames, 1 if stride is None else stride) < 1 or channels not in (1, 3):
+        if val_fraction + test_fraction >= 1:
             raise DataError(
-                f"image_size={image_size}, num_frames={num_frames}, stride={stride}, channels={channels}; expected at "
-                "least a pixel, a frame and a stride of 1, and 1 or 3 channels."
-            )
-        if frame_rate is not None and not frame_rate > 0:
-            raise DataError(f"frame_rate is {frame_rate}; expected frames per second, or null for those there are.")
-        if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
-            raise DataError(
-                f"val_fraction={val_fraction}, test_fraction={test_fraction}; expected shares from 0 that leave "
-                "something to train on."
+                f"val_fraction={val_fraction}, test_fraction={test_fraction}; expected shares that leave something to "
+                "train on."
             )
         self.image_size = image_size
         self.num_frames = num_frames

@@ -1,8 +1,5 @@
 """The mathematics: pure functions of tensors, each with its formula, shapes and units."""
 
-from inspect import isfunction
-
-from lightning_gen.arguments import checked
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss, saturating_loss
 from lightning_gen.functional.annealing import annealed_importance_sampling, sigmoid_schedule, tune_step_sizes
 from lightning_gen.functional.bounds import (
@@ -112,8 +109,3 @@ __all__ = [
     "upsample",
     "write_patch",
 ]
-
-for _name in __all__:  # Our own code imports the functions from their files, unchecked.
-    if isfunction(globals()[_name]):
-        globals()[_name] = checked(globals()[_name])
-        globals()[_name].__module__ = __name__

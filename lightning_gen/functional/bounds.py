@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lightning_gen.errors import DataError
 from lightning_gen.functional.precision import widen
+from lightning_gen.functional.shapes import check_same_shape
 
 
 def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
@@ -28,6 +29,7 @@ def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
     >>> gaussian_kl(torch.tensor([1.0, 0.0]), torch.zeros(2))
     tensor(0.5000)
     """
+    check_same_shape(mean=mean, log_var=log_var)
     mean, log_var = widen(mean), widen(log_var)
     return -0.5 * (1 + log_var - mean.square() - log_var.exp()).sum(-1)
 
@@ -45,6 +47,7 @@ def bernoulli_log_prob(images: Tensor, logits: Tensor) -> Tensor:
     >>> bernoulli_log_prob(torch.ones(1, 2, 2), torch.zeros(1, 2, 2)) / math.log(2)
     tensor(-4.)
     """
+    check_same_shape(last=3, images=images, logits=logits)
     images, logits = torch.broadcast_tensors(images, widen(logits))
     return -F.binary_cross_entropy_with_logits(logits, images, reduction="none").flatten(-3).sum(-1)
 
@@ -86,6 +89,7 @@ def normal_log_prob(images: Tensor, mean: Tensor, log_var: Tensor | float = 0.0)
     >>> normal_log_prob(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
     tensor(-0.9189)
     """
+    check_same_shape(last=3, images=images, mean=mean)
     images, mean = widen(images), widen(mean)
     log_var = torch.as_tensor(log_var, dtype=mean.dtype, device=mean.device)
     terms = (images - mean).square() * (-log_var).exp() + log_var + math.log(2 * math.pi)

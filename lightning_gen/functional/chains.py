@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen.functional.precision import widen
+from lightning_gen.functional.shapes import check_same_shape
 
 
 def langevin_step(
@@ -28,6 +29,7 @@ def langevin_step(
         prior_weight: epsilon_1.
         condition_weight: epsilon_2.
     """
+    check_same_shape(h=h, prior=prior, condition=condition, noise=noise)
     return h + prior_weight * prior + condition_weight * condition + noise
 
 
@@ -45,6 +47,7 @@ def scaled_step(h: Tensor, direction: Tensor, length: float) -> Tensor:
     tensor([[ 0.2500, -0.7500],
             [ 0.0000,  0.0000]])
     """
+    check_same_shape(h=h, direction=direction)
     size = direction.abs().flatten(1).mean(1).view(-1, *[1] * (h.ndim - 1))
     moves = (size > 0) & size.isfinite()
     return torch.where(moves, h + length * direction / torch.where(moves, size, 1.0), h)
@@ -70,6 +73,7 @@ def ascent_step(h: Tensor, gradient: Tensor, length: float, bounds: Tensor, deca
 
 def class_log_prob(logits: Tensor, labels: Tensor) -> Tensor:
     r"""$\log p(y = c \mid x)$ in nats, `(N, K)` and `(N,) -> (N,)`; its gradient by the logits is onehot_c - p."""
+    check_same_shape(logits=logits[:, 0], labels=labels)
     return widen(logits).log_softmax(1).gather(1, labels[:, None]).squeeze(1)
 
 
@@ -85,6 +89,7 @@ def truncated_class_score(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         `(N,)`, of which only the gradient has a meaning.
     """
+    check_same_shape(logits=logits[:, 0], labels=labels)
     own = widen(logits).gather(1, labels[:, None]).squeeze(1)
     return own * (1 - class_log_prob(logits, labels).exp()).detach()
 

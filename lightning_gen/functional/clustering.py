@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_gen.errors import DataError
 from lightning_gen.functional.neighbors import nearest_neighbors
 from lightning_gen.functional.precision import widen
+from lightning_gen.functional.shapes import check_same_shape
 
 
 class Clusters(NamedTuple):
@@ -72,6 +73,7 @@ def purity(assignment: Tensor, labels: Tensor) -> float:
     >>> purity(torch.tensor([0, 0, 0, 1]), torch.tensor([5, 5, 3, 3]))
     0.75
     """
+    check_same_shape(assignment=assignment, labels=labels)
     counts = torch.zeros(int(assignment.max()) + 1, int(labels.max()) + 1, dtype=torch.int64, device=labels.device)
     counts.index_put_((assignment, labels), torch.ones_like(labels, dtype=torch.int64), accumulate=True)
     return counts.amax(1).sum().item() / len(labels)
@@ -99,5 +101,7 @@ def retrieval_precision(
     >>> retrieval_precision(torch.tensor([[0.4]]), torch.tensor([3]), points, labels, num_neighbours=2)
     tensor([0.5000])
     """
+    check_same_shape(queries=queries[:, 0], query_labels=query_labels)
+    check_same_shape(points=points[:, 0], point_labels=point_labels)
     rows = nearest_neighbors(queries, points, num_neighbours).indices
     return (point_labels[rows] == query_labels[:, None]).float().mean(1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen.errors import DataError
+from lightning_gen.functional.shapes import check_same_shape
 
 ROWS = 512
 """Of a block of kernel values: 2 MB in float64, measured the fastest on a CPU."""
@@ -29,6 +30,7 @@ def frechet_distance(mean_x: Tensor, cov_x: Tensor, mean_y: Tensor, cov_y: Tenso
     >>> frechet_distance(zero, torch.eye(2), one, 4 * torch.eye(2))
     tensor(4., dtype=torch.float64)
     """
+    check_same_shape(mean_x=mean_x, cov_x=cov_x[0], mean_y=mean_y, cov_y=cov_y[0])
     mean_x, cov_x, mean_y, cov_y = (t.double() for t in (mean_x, cov_x, mean_y, cov_y))
     # The eigenvalues of Cx Cy are those of the symmetric Cx^1/2 Cy Cx^1/2, and of the same in Cx's eigenvectors: two
     # symmetric problems in the place of a general one, and no complex numbers.

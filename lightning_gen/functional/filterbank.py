@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_gen.functional.shapes import check_same_shape
+
 
 def filterbank(centre: Tensor, stride: Tensor, log_var: Tensor, num_filters: int, size: int) -> Tensor:
     r"""Gaussian filters along one axis of an image, evenly spaced about a centre (DRAW, equations 19, 20, 25, 26).
@@ -26,6 +28,7 @@ def filterbank(centre: Tensor, stride: Tensor, log_var: Tensor, num_filters: int
     tensor([[1., 0., 0.],
             [0., 0., 1.]])
     """
+    check_same_shape(centre=centre, stride=stride, log_var=log_var)
     offsets = torch.arange(1, num_filters + 1, dtype=centre.dtype, device=centre.device) - num_filters / 2 - 0.5
     pixels = torch.arange(1, size + 1, dtype=centre.dtype, device=centre.device)
     means = centre[..., None] + offsets * stride[..., None]  # (..., n)

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_gen.functional.shapes import check_same_shape
+
 
 def to_sphere(z: Tensor) -> Tensor:
     r"""Project onto the sphere of radius $\sqrt{d}$, near which almost all of a d-dimensional Gaussian lies.
@@ -55,6 +57,7 @@ def interpolate(start: Tensor, end: Tensor, steps: int, spherical: bool = False)
     >>> interpolate(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 3, spherical=True)[1]
     tensor([0.7071, 0.7071])
     """
+    check_same_shape(start=start, end=end)
     t = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)[:, None]
     if spherical:
         with torch.autocast(start.device.type, enabled=False):  # Near 1 the arc cosine magnifies what is rounded.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lightning_gen.functional.shapes import check_same_shape
+
 
 def mean_frame_difference(videos: Tensor) -> Tensor:
     """Mean absolute difference of successive frames.
@@ -53,5 +55,6 @@ def mask_iou(mask: Tensor, other: Tensor) -> Tensor:
     >>> mask_iou(torch.tensor([True, True, False]), torch.tensor([False, True, True]))
     tensor(0.3333)
     """
+    check_same_shape(mask=mask, other=other)
     union = (mask | other).sum()
     return ((mask & other).sum() + (union == 0)) / union.clamp(min=1)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gen.functional.precision import widen
+from lightning_gen.functional.shapes import check_same_shape
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the five scales, from the finest on (Wang et al. 2003, section 3.2)."""
@@ -44,6 +45,7 @@ def ms_ssim(x: Tensor, y: Tensor, scales: int | None = None) -> Tensor:
     >>> ms_ssim(x, x), ms_ssim(x, 1 - x)
     (tensor([1.]), tensor([0.]))
     """
+    check_same_shape(x=x, y=y)
     scales = scales or num_scales(min(x.shape[2:]))
     x, y = widen(x), widen(y)
     weights = torch.tensor(WEIGHTS[:scales]) * (sum(WEIGHTS) / sum(WEIGHTS[:scales]))

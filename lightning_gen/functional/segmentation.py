@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from lightning_gen.errors import DataError
+from lightning_gen.functional.shapes import check_same_shape
 
 
 class LabelScores(NamedTuple):
@@ -30,6 +31,7 @@ def label_confusion(predicted: Tensor, labels: Tensor, num_labels: int) -> Tenso
     tensor([[1., 1.],
             [0., 1.]], dtype=torch.float64)
     """
+    check_same_shape(predicted=predicted, labels=labels)
     pairs = (num_labels * labels + predicted).flatten()
     return pairs.bincount(minlength=num_labels**2).view(num_labels, num_labels).double()
 

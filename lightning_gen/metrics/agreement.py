@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.errors import DataError
 from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
 
@@ -33,10 +34,9 @@ class Agreement(SampleMetric):
     higher_is_better = True
     generated: torch.Tensor
 
-    def __init__(self, resolution: int | None = None) -> None:
+    def __init__(self, resolution: Size | None = None) -> None:
+        check_arguments(Agreement.__init__, locals())
         super().__init__()
-        if resolution is not None and resolution < 1:
-            raise DataError(f"Agreement got resolution={resolution}; expected a side in pixels.")
         self.resolution = resolution
         if resolution is not None:
             self.short_name = f"agreement_at_{resolution}"

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from lightning_gen.arguments import check_arguments
 from lightning_gen.errors import DataError
 from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
 from lightning_gen.nn.attributes import AttributeFeatures
@@ -28,6 +29,7 @@ class AttributeAgreement(SampleMetric):
     generated: torch.Tensor
 
     def __init__(self, attribute: str, part: Literal["all", "seen", "held_out"] = "all") -> None:
+        check_arguments(AttributeAgreement.__init__, locals())
         super().__init__()
         self.attribute = attribute
         self.part = part

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -14,7 +13,6 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lightning_gen.arguments import Checked, check_types, refusing
 from lightning_gen.errors import DataError
 
 if TYPE_CHECKING:
@@ -36,7 +34,7 @@ class Samples(NamedTuple):
     logits: Tensor | None = None  # (N, K)
 
 
-class SampleMetric(Metric, metaclass=Checked):
+class SampleMetric(Metric):
     """Base of all scores of generated images: fed by role, computed over all ranks.
 
     States whose names begin with `generated` hold the generated images, the others what is known of real ones.
@@ -76,19 +74,6 @@ class SampleMetric(Metric, metaclass=Checked):
             return self.short_name
         return f"{self.short_name}_{self.extractor_name}"
 
-    def _wrap_update(self, update: Callable[..., Any]) -> Callable[..., Any]:
-        """Say in one line what an update was given that goes wrong inside; torchmetrics wraps each one by this."""
-        wrapped = super()._wrap_update(update)
-
-        @wraps(update)
-        def named_update(*args: Any, **kwargs: Any) -> None:
-            given = dict(zip(("samples", "batch", "role"), args, strict=False)) | kwargs
-            check_types(type(self).__name__, {"samples": Samples, "role": Role}, given)
-            with refusing(type(self).__name__, given):
-                wrapped(*args, **kwargs)
-
-        return named_update
-
     def bind(self, extractor: FeatureExtractor) -> None:
         """Take names and sizes from the network that will give the features; to be called before any update."""
         self.extractor_name = extractor.name
@@ -124,7 +109,7 @@ class SampleMetric(Metric, metaclass=Checked):
 
     def _read(self, samples: Samples, field: Literal["images", "features", "logits"]) -> Tensor:
         """A field of the samples, if it is there and finite."""
-        values: Tensor | None = getattr(samples, field)
+        values: Tensor | None = getattr(samples, field, None)
         if values is None or (self.needs_features and self.extractor_name is None):
             raise DataError(
                 f"{type(self).__name__} needs {field} of an extractor; call bind(extractor) first, and pass "

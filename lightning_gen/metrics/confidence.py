@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_gen.arguments import Share, check_arguments
 from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
 
 
@@ -21,7 +22,8 @@ class Confidence(SampleMetric):
     higher_is_better = True
     generated: Tensor
 
-    def __init__(self, threshold: float = 0.9) -> None:
+    def __init__(self, threshold: Share = 0.9) -> None:
+        check_arguments(Confidence.__init__, locals())
         super().__init__()
         self.threshold = threshold
         # How many there are, and how many are over the threshold.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.functional.distances import inception_score
 from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
 
@@ -25,7 +26,8 @@ class InceptionScore(SampleMetric):
     higher_is_better = True
     generated: list[Tensor]
 
-    def __init__(self, splits: int = 10, seed: int = 0) -> None:
+    def __init__(self, splits: Size = 10, seed: int = 0) -> None:
+        check_arguments(InceptionScore.__init__, locals())
         super().__init__()
         self.splits = splits
         self.seed = seed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.functional.distances import kernel_distance
 from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
 
@@ -25,7 +26,8 @@ class KernelDistance(SampleMetric):
     generated: list[Tensor]
     reference: list[Tensor]
 
-    def __init__(self, num_subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> None:
+    def __init__(self, num_subsets: Size = 100, subset_size: Size = 1000, seed: int = 0) -> None:
+        check_arguments(KernelDistance.__init__, locals())
         super().__init__()
         self.num_subsets = num_subsets
         self.subset_size = subset_size

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_gen.arguments import check_arguments
 from lightning_gen.errors import DataError
 from lightning_gen.functional.segmentation import label_confusion, label_scores
 from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
@@ -32,6 +33,7 @@ class LabelScore(SampleMetric):
     generated: Tensor
 
     def __init__(self, score: Literal["pixel_accuracy", "class_accuracy", "iou"] = "pixel_accuracy") -> None:
+        check_arguments(LabelScore.__init__, locals())
         super().__init__()
         self.score = score
         self.short_name = score

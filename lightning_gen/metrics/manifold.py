@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 from torch import Tensor
 
+from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.functional.neighbors import manifold_coverage, manifold_density, manifold_precision
 from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
 
@@ -24,7 +25,8 @@ class ManifoldMetric(SampleMetric):
     generated: list[Tensor]
     reference: list[Tensor]
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: Size) -> None:
+        check_arguments(ManifoldMetric.__init__, locals())
         super().__init__()
         self.k = k
         self.add_state("generated", [], dist_reduce_fx="cat")
@@ -52,7 +54,7 @@ class Precision(ManifoldMetric):
 
     short_name = "precision"
 
-    def __init__(self, k: int = 3) -> None:
+    def __init__(self, k: Size = 3) -> None:
         super().__init__(k)
 
     def _score(self, generated: Tensor, reference: Tensor) -> Tensor:
@@ -67,7 +69,7 @@ class Recall(ManifoldMetric):
 
     short_name = "recall"
 
-    def __init__(self, k: int = 3) -> None:
+    def __init__(self, k: Size = 3) -> None:
         super().__init__(k)
 
     def _score(self, generated: Tensor, reference: Tensor) -> Tensor:
@@ -79,7 +81,7 @@ class Density(ManifoldMetric):
 
     short_name = "density"
 
-    def __init__(self, k: int = 5) -> None:
+    def __init__(self, k: Size = 5) -> None:
         super().__init__(k)
 
     def _score(self, generated: Tensor, reference: Tensor) -> Tensor:
@@ -94,7 +96,7 @@ class Coverage(ManifoldMetric):
 
     short_name = "coverage"
 
-    def __init__(self, k: int = 5) -> None:
+    def __init__(self, k: Size = 5) -> None:
         super().__init__(k)
 
     def _score(self, generated: Tensor, reference: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_gen.arguments import Share, check_arguments
 from lightning_gen.functional.neighbors import nearest_neighbors
 from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
 
@@ -35,7 +36,8 @@ class Memorization(SampleMetric):
     generated: list[Tensor]
     reference: list[Tensor]
 
-    def __init__(self, on: Literal["images", "features"] = "images", quantile: float = 0.05) -> None:
+    def __init__(self, on: Literal["images", "features"] = "images", quantile: Share = 0.05) -> None:
+        check_arguments(Memorization.__init__, locals())
         super().__init__()
         self.on: Literal["images", "features"] = on
         self.needs_features = on == "features"

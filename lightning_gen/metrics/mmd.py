@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.functional.mmd import median_bandwidth, mmd2
 from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
 
@@ -26,7 +27,8 @@ class MMD(SampleMetric):
     generated: list[Tensor]
     reference: list[Tensor]
 
-    def __init__(self, on: Literal["images", "features"] = "images", num_images: int = 1000) -> None:
+    def __init__(self, on: Literal["images", "features"] = "images", num_images: Size = 1000) -> None:
+        check_arguments(MMD.__init__, locals())
         super().__init__()
         self.on: Literal["images", "features"] = on
         self.needs_features = on == "features"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_gen.arguments import Several, check_arguments
 from lightning_gen.errors import DataError
 from lightning_gen.functional.ms_ssim import ms_ssim, num_scales
 from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
@@ -32,10 +33,9 @@ class MSSSIM(SampleMetric):
     generated: list[Tensor]
     generated_labels: list[Tensor]
 
-    def __init__(self, num_pairs: int = 100, seed: int = 0) -> None:
+    def __init__(self, num_pairs: Several = 100, seed: int = 0) -> None:
+        check_arguments(MSSSIM.__init__, locals())
         super().__init__()
-        if num_pairs < 2:
-            raise DataError(f"MSSSIM got num_pairs={num_pairs}; expected at least 2.")
         self.num_pairs = num_pairs
         self.seed = seed
         self.add_state("generated", [], dist_reduce_fx="cat")

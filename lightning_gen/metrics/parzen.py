@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_gen.arguments import Positive, Size, check_arguments
 from lightning_gen.errors import DataError
 from lightning_gen.functional.parzen import parzen_log_likelihood
 from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
@@ -33,7 +34,7 @@ class ParzenLogLikelihood(SampleMetric):
         num_tuning: how many tuning images are used, the first ones; on several ranks each uses its share.
 
     Raises:
-        DataError: if a width is not positive.
+        DataError: if there is no width, or one is not positive.
     """
 
     short_name = "parzen"
@@ -43,11 +44,12 @@ class ParzenLogLikelihood(SampleMetric):
     higher_is_better = True
     generated: list[Tensor]
 
-    def __init__(self, sigmas: Literal["log", "fine"] | list[float] = "log", num_tuning: int = 1000) -> None:
+    def __init__(self, sigmas: Literal["log", "fine"] | list[Positive] = "log", num_tuning: Size = 1000) -> None:
+        check_arguments(ParzenLogLikelihood.__init__, locals())
         super().__init__()
         self.sigmas = GRIDS[sigmas] if isinstance(sigmas, str) else torch.tensor(sigmas, dtype=torch.float64)
-        if not (len(self.sigmas) and self.sigmas.min() > 0):
-            raise DataError(f"ParzenLogLikelihood got sigmas={sigmas}; expected widths above 0.")
+        if not len(self.sigmas):
+            raise DataError("ParzenLogLikelihood got no sigmas; expected one width or more.")
         self.num_tuning = num_tuning
         self.add_state("generated", [], dist_reduce_fx="cat")
         # Not states: every rank scores its own real images against the samples of all, and only sums are exchanged.

@@ -7,6 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from lightning_gen.arguments import NonNegative, Share, check_arguments
 from lightning_gen.errors import DataError
 from lightning_gen.functional.placement import box_iou, ink_box, stroke_keypoints
 from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
@@ -63,7 +64,8 @@ class BoxIoU(PlacementMetric):
     short_name = "box_iou"
     batch_keys = ("box",)
 
-    def __init__(self, threshold: float = 0.5) -> None:
+    def __init__(self, threshold: Share = 0.5) -> None:
+        check_arguments(BoxIoU.__init__, locals())
         super().__init__()
         self.threshold = threshold
         self.protocol = f"the smallest box around pixels above {threshold:g} and the one asked for"
@@ -88,7 +90,8 @@ class KeypointAccuracy(PlacementMetric):
     short_name = "keypoint_accuracy"
     batch_keys = ("keypoints",)
 
-    def __init__(self, radius: float = 0.1, threshold: float = 0.5) -> None:
+    def __init__(self, radius: NonNegative = 0.1, threshold: Share = 0.5) -> None:
+        check_arguments(KeypointAccuracy.__init__, locals())
         super().__init__()
         self.radius = radius
         self.threshold = threshold

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_gen.arguments import check_arguments
 from lightning_gen.functional.neighbors import closest_pairs, count_pairs
 from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
 
@@ -31,6 +32,7 @@ class SupportSize(SampleMetric):
     reference: list[Tensor]
 
     def __init__(self, on: Literal["images", "features"] = "images") -> None:
+        check_arguments(SupportSize.__init__, locals())
         super().__init__()
         self.on: Literal["images", "features"] = on
         self.needs_features = on == "features"

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.functional.mmd import median_bandwidth, two_sample_test
 from lightning_gen.metrics.base import Batch, Role, SampleMetric, Samples
 
@@ -33,10 +34,11 @@ class TwoSamplePValue(SampleMetric):
     def __init__(
         self,
         on: Literal["images", "features"] = "images",
-        num_images: int = 1000,
-        num_permutations: int = 1000,
+        num_images: Size = 1000,
+        num_permutations: Size = 1000,
         seed: int = 0,
     ) -> None:
+        check_arguments(TwoSamplePValue.__init__, locals())
         super().__init__()
         self.on: Literal["images", "features"] = on
         self.needs_features = on == "features"

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from lightning_gen.arguments import Count, Decay, ImageShape, NonNegative, Share, Size
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.models.adversarial import AdversarialModule
@@ -122,20 +123,20 @@ class ACGAN(ConditionalModule, AdversarialModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (3, 128, 128),
-        num_classes: int = 10,
+        image_shape: ImageShape = (3, 128, 128),
+        num_classes: Count = 10,
         classes: list[int] | None = None,
-        latent_dim: int = 100,
-        generator_channels: tuple[int, ...] | None = None,
-        discriminator_channels: tuple[int, ...] = (16, 32, 64, 128, 256, 512),
-        dropout: float = 0.5,
-        label_smoothing: float = 0.0,
-        input_noise: float = 0.0,
-        input_noise_epochs: int | None = None,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        latent_dim: Size = 100,
+        generator_channels: tuple[Size, ...] | None = None,
+        discriminator_channels: tuple[Size, ...] = (16, 32, 64, 128, 256, 512),
+        dropout: Share = 0.5,
+        label_smoothing: Share = 0.0,
+        input_noise: NonNegative = 0.0,
+        input_noise_epochs: Size | None = None,
+        lr: NonNegative = 2e-4,
+        betas: tuple[Decay, Decay] = (0.5, 0.999),
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches, input_noise, input_noise_epochs)
         self.save_hyperparameters()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_gen.errors import ConditionError
+from lightning_gen.arguments import NonNegative, Size, check_arguments
 from lightning_gen.models.base import GenerativeModule
 
 
@@ -27,14 +27,13 @@ class AdversarialModule(GenerativeModule):
 
     def __init__(
         self,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
-        input_noise: float = 0.0,
-        input_noise_epochs: int | None = None,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
+        input_noise: NonNegative = 0.0,
+        input_noise_epochs: Size | None = None,
     ) -> None:
+        check_arguments(AdversarialModule.__init__, locals())
         super().__init__()
-        if accumulate_grad_batches < 1:
-            raise ConditionError(f"accumulate_grad_batches is {accumulate_grad_batches}; expected at least 1.")
         self.automatic_optimization = False
         self.gradient_clip_val = gradient_clip_val
         self.accumulate_grad_batches = accumulate_grad_batches

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gen._lightning import pl
+from lightning_gen.arguments import ImageShape, NonNegative, Size
 from lightning_gen.errors import DataError
 from lightning_gen.models.base import Batch, ImageModule, as_batch
 from lightning_gen.nn.attributes import AttributeNetwork
@@ -37,12 +38,12 @@ class AttributeClassifier(ImageModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (3, 32, 32),
-        attributes: dict[str, int] = DIGIT_ATTRIBUTES,
-        base_channels: int = 16,
-        num_features: int = 64,
-        lr: float = 0.004,
-        weight_decay: float = 0.01,
+        image_shape: ImageShape = (3, 32, 32),
+        attributes: dict[str, Size] = DIGIT_ATTRIBUTES,
+        base_channels: Size = 16,
+        num_features: Size = 64,
+        lr: NonNegative = 0.004,
+        weight_decay: NonNegative = 0.01,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_gen._lightning import LightningModule
-from lightning_gen.arguments import Checked, check_memory, check_types, refusing
+from lightning_gen.arguments import check_constructors, check_memory, check_types, class_path, plain
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.bounds import bits_per_dim
 
@@ -109,7 +111,7 @@ def loader_suffix(trainer: Any, dataloader_idx: int) -> str:
     return f"/dataloader_idx_{dataloader_idx}" if len(held_out_batches(trainer)) > 1 else ""
 
 
-class ImageModule(LightningModule, metaclass=Checked):
+class ImageModule(LightningModule):
     """A LightningModule on images: it names and checks its batches, and its checkpoints load by themselves.
 
     Attributes:
@@ -121,10 +123,34 @@ class ImageModule(LightningModule, metaclass=Checked):
     image_shape: tuple[int, ...]
     data_key: Literal["image", "video", "keypoints"] = "image"
     dtype: torch.dtype
+    _given: Set[str] = frozenset()
 
     def __init__(self) -> None:
         super().__init__()
         self._modes_checked: set[bool] = set()
+
+    def save_hyperparameters(self, *args: Any, frame: FrameType | None = None, **kwargs: Any) -> None:
+        """Keep the constructor's arguments, once ours are checked against their annotations, as plain values.
+
+        Raises:
+            DataError: if one is of another type, or out of bounds.
+        """
+        frame = frame or sys._getframe(1)
+        self._given |= check_constructors(self, frame)
+        super().save_hyperparameters(*args, frame=frame, **kwargs)
+        self.hparams.update(plain(self.hparams))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The hyper-parameters that make this model again: those that its constructor was given, as they are now."""
+        parameters = inspect.signature(type(self).__init__).parameters.values()
+        names = {
+            parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD
+        } | self._given
+        whole = getattr(self, "_hparams_name", None)
+        if whole in names and whole not in self.hparams:  # save_hyperparameters(config) keeps what is in it.
+            return {whole: plain(self.hparams)}
+        return {name: plain(value) for name, value in self.hparams.items() if name in names}
 
     @property
     def video_shape(self) -> tuple[int, ...]:
@@ -204,13 +230,14 @@ class ImageModule(LightningModule, metaclass=Checked):
         self.log_dict(named, add_dataloader_idx=False, **settings)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only hyper-parameters that `__init__` accepts, and the class path to load them with."""
-        accepted = inspect.signature(type(self).__init__).parameters
-        given = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = {
-            **{key: value for key, value in given.items() if key in accepted},
-            "_class_path": f"{type(self).__module__}.{type(self).__qualname__}",
-        }
+        """Keep what makes this model and its data module again: plain arguments, and beside them the classes."""
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = self.arguments
+        for key in (self.CHECKPOINT_HYPER_PARAMS_NAME, self.CHECKPOINT_HYPER_PARAMS_TYPE):
+            checkpoint.pop(key, None)  # Arguments are kept by their names in a dict, whatever they were given in.
+        parts = {self.CHECKPOINT_HYPER_PARAMS_KEY: self}
+        if datamodule := getattr(self._trainer, "datamodule", None):
+            parts[datamodule.CHECKPOINT_HYPER_PARAMS_KEY] = datamodule
+        checkpoint["class_paths"] = {key: class_path(part) for key, part in parts.items()}
 
 
 class GenerativeModule(ImageModule):
@@ -263,11 +290,10 @@ class GenerativeModule(ImageModule):
         given = {"num_samples": num_samples} | ({"condition": condition} if condition is not None else {})
         kinds = {"num_samples": int, "condition": Mapping, "generator": torch.Generator | None}
         check_types("sample", kinds, given | {"generator": generator})
-        with refusing(f"{type(self).__name__}.sample", given, ConditionError):
-            checked = self.check_condition(condition, num_samples, generator)
-            check_memory("sample", num_samples * math.prod(self.image_shape), given)
-            with self.evaluating(), torch.no_grad():
-                return self._sample(num_samples, checked, generator).float()
+        checked = self.check_condition(condition, num_samples, generator)
+        check_memory("sample", num_samples * math.prod(self.image_shape), given)
+        with self.evaluating(), torch.no_grad():
+            return self._sample(num_samples, checked, generator).float()
 
     @abstractmethod
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:

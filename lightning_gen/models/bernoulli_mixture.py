@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from lightning_gen.arguments import ImageShape, Positive, Size
 from lightning_gen.errors import DataError
 from lightning_gen.models.base import Condition, LikelihoodModule, as_batch
 
@@ -50,15 +51,10 @@ class BernoulliMixture(LikelihoodModule):
     binary = True
 
     def __init__(
-        self, image_shape: tuple[int, ...] = (1, 28, 28), num_components: int = 500, smoothing: float = 1.0
+        self, image_shape: ImageShape = (1, 28, 28), num_components: Size = 500, smoothing: Positive = 1.0
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if num_components < 1 or not smoothing > 0:
-            raise DataError(
-                f"num_components is {num_components} and smoothing is {smoothing}; expected at least one component, "
-                "and more than 0 (a little prevents images of probability zero)."
-            )
         self.automatic_optimization = False
         self.image_shape = tuple(image_shape)
         self.smoothing = smoothing

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_gen.arguments import ImageShape, NonNegative, Size
 from lightning_gen.errors import CheckpointError, ConditionError, DataError, did_you_mean
 from lightning_gen.functional.captions import read_digit_caption
 from lightning_gen.models.base import Batch, ImageModule, as_batch
@@ -106,15 +107,15 @@ class Captioner(ImageModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (3, 227, 227),
+        image_shape: ImageShape = (3, 227, 227),
         vocabulary: list[str] | None = None,
-        base_channels: int = 32,
-        feature_dim: int = 1000,
-        embedding_dim: int = 1000,
-        hidden_size: int = 1000,
-        max_words: int = 20,
-        lr: float = 2e-3,
-        max_grad_norm: float = 10.0,
+        base_channels: Size = 32,
+        feature_dim: Size = 1000,
+        embedding_dim: Size = 1000,
+        hidden_size: Size = 1000,
+        max_words: Size = 20,
+        lr: NonNegative = 2e-3,
+        max_grad_norm: NonNegative = 10.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_gen.arguments import Count, ImageShape, NonNegative, Positive, Share, Size
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.functional.latent import drop, to_sphere
 from lightning_gen.models.base import Condition
@@ -110,27 +111,27 @@ class CGAN(ConditionalModule, DecayedSGD):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 28, 28),
-        num_classes: int = 10,
+        image_shape: ImageShape = (1, 28, 28),
+        num_classes: Count = 10,
         condition_key: str = "label",
-        condition_size: int | None = None,
-        latent_dim: int = 100,
+        condition_size: Size | None = None,
+        latent_dim: Size = 100,
         spherical_z: bool = False,
-        hidden_sizes: tuple[int, int, int] = (200, 1000, 1200),
-        maxout_units: tuple[int, int, int] = (240, 50, 240),
-        maxout_pieces: tuple[int, int] = (5, 4),
-        dropout: float = 0.5,
+        hidden_sizes: tuple[Size, Size, Size] = (200, 1000, 1200),
+        maxout_units: tuple[Size, Size, Size] = (240, 50, 240),
+        maxout_pieces: tuple[Size, Size] = (5, 4),
+        dropout: Share = 0.5,
         sample_dropout: bool = True,
-        label_smoothing: float = 0.0,
-        input_noise: float = 0.0,
-        input_noise_epochs: int | None = None,
-        lr: float = 0.1,
-        lr_decay: float = 1.00004,
-        lr_min: float = 1e-6,
-        momentum: tuple[float, float] = (0.5, 0.7),
-        momentum_epochs: int = 250,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        label_smoothing: Share = 0.0,
+        input_noise: NonNegative = 0.0,
+        input_noise_epochs: Size | None = None,
+        lr: NonNegative = 0.1,
+        lr_decay: Positive = 1.00004,
+        lr_min: NonNegative = 1e-6,
+        momentum: tuple[Share, Share] = (0.5, 0.7),
+        momentum_epochs: Count = 250,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches, input_noise, input_noise_epochs)
         self.save_hyperparameters()

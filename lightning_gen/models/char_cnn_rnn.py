@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from torchmetrics import CatMetric
 
 from lightning_gen._lightning import pl
+from lightning_gen.arguments import ImageShape, NonNegative, Share, Size
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.precision import widen
 from lightning_gen.models.base import Batch, ImageModule, as_batch
@@ -172,16 +173,16 @@ class CharCNNRNN(ImageModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (3, 224, 224),
+        image_shape: ImageShape = (3, 224, 224),
         variant: Literal["gru_512", "rnn_512", "rnn_256"] = "gru_512",
-        channels: tuple[int, int, int] | None = None,
-        text_dim: int = 1024,
+        channels: tuple[Size, Size, Size] | None = None,
+        text_dim: Size = 1024,
         extractor: str | None = None,
         extractor_args: dict[str, Any] | None = None,
         attribute_names: tuple[str, ...] = (),
         strict: bool = False,
-        lr: float = 7e-4,
-        decay: float = 0.98,
+        lr: NonNegative = 7e-4,
+        decay: Share = 0.98,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_gen.arguments import Count, Decay, ImageShape, NonNegative, Size
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.models.base import Condition
 from lightning_gen.models.conditional import ConditionalModule
@@ -48,18 +49,18 @@ class ConditionalDCGAN(ConditionalModule, DCGAN):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 28, 28),
-        num_classes: int = 10,
-        latent_dim: int = 100,
-        base_channels: int = 64,
-        kernel_size: int = 5,
-        hidden_size: int = 1024,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        lr_decay_epochs: tuple[int, int] | None = (100, 200),
-        weight_decay: float = 2.5e-5,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        image_shape: ImageShape = (1, 28, 28),
+        num_classes: Size = 10,
+        latent_dim: Size = 100,
+        base_channels: Size = 64,
+        kernel_size: Size = 5,
+        hidden_size: Size = 1024,
+        lr: NonNegative = 2e-4,
+        betas: tuple[Decay, Decay] = (0.5, 0.999),
+        lr_decay_epochs: tuple[Count, Count] | None = (100, 200),
+        weight_decay: NonNegative = 2.5e-5,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(
             image_shape,

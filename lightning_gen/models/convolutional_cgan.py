@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_gen.arguments import Count, ImageShape, NonNegative, Positive, Share, Size
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.functional.parzen import parzen_log_likelihood
 from lightning_gen.models.base import Condition, as_batch
@@ -69,23 +70,23 @@ class ConvolutionalCGAN(ConditionalModule, DecayedSGD):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (3, 32, 32),
+        image_shape: ImageShape = (3, 32, 32),
         condition_key: str = "attributes",
-        condition_size: int = 40,
-        latent_dim: int = 100,
-        hidden_size: int = 8000,
-        maxout_channels: tuple[int, int, int] = (64, 64, 192),
-        maxout_units: int = 500,
-        maxout_pieces: int = 5,
-        input_dropout: float = 0.2,
-        hidden_dropout: float = 0.5,
-        lr: float = 0.004,
-        lr_decay: float = 1.000004,
-        lr_min: float = 1e-6,
-        momentum: tuple[float, float] = (0.5, 0.7),
-        momentum_epochs: int = 250,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        condition_size: Size = 40,
+        latent_dim: Size = 100,
+        hidden_size: Size = 8000,
+        maxout_channels: tuple[Size, Size, Size] = (64, 64, 192),
+        maxout_units: Size = 500,
+        maxout_pieces: Size = 5,
+        input_dropout: Share = 0.2,
+        hidden_dropout: Share = 0.5,
+        lr: NonNegative = 0.004,
+        lr_decay: Positive = 1.000004,
+        lr_min: NonNegative = 1e-6,
+        momentum: tuple[Share, Share] = (0.5, 0.7),
+        momentum_epochs: Count = 250,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from lightning_gen.arguments import Count, Decay, ImageShape, NonNegative, Share, Size
 from lightning_gen.errors import DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.functional.latent import to_sphere, uniform_from_normal
@@ -233,22 +234,22 @@ class DCGAN(LinearDecay):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (3, 64, 64),
+        image_shape: ImageShape = (3, 64, 64),
         network: Literal["faces", "mnist", "imagenet"] = "faces",
-        latent_dim: int = 100,
+        latent_dim: Size = 100,
         spherical_z: bool = False,
-        base_channels: int = 128,
-        kernel_size: int = 5,
-        hidden_size: int = 1024,
-        label_smoothing: float = 0.0,
-        input_noise: float = 0.0,
-        input_noise_epochs: int | None = None,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        lr_decay_epochs: tuple[int, int] | None = None,
-        weight_decay: float = 1e-5,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        base_channels: Size = 128,
+        kernel_size: Size = 5,
+        hidden_size: Size = 1024,
+        label_smoothing: Share = 0.0,
+        input_noise: NonNegative = 0.0,
+        input_noise_epochs: Size | None = None,
+        lr: NonNegative = 2e-4,
+        betas: tuple[Decay, Decay] = (0.5, 0.999),
+        lr_decay_epochs: tuple[Count, Count] | None = None,
+        weight_decay: NonNegative = 1e-5,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches, input_noise, input_noise_epochs)
         self.save_hyperparameters()

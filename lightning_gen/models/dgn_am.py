@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_gen.arguments import Decay, ImageShape, NonNegative, Share, Size
 from lightning_gen.errors import ConditionError, DataError, WeightsNotFoundError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.functional.chains import ascent_step, class_log_prob, linear_schedule, truncated_class_score
@@ -310,52 +311,49 @@ class DGNAM(AdversarialModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (3, 227, 227),
+        image_shape: ImageShape = (3, 227, 227),
         encoder: str = "lightning_gen.nn.TorchvisionClassifier",
         encoder_args: dict[str, Any] | None = None,
         encoder_weights: str | None = None,
         code_layer: str = "network.classifier.2",
         comparator_layer: str = "network.features.12",
-        generator_units: tuple[int, ...] = (4096, 4096, 4096),
-        generator_channels: tuple[tuple[int, ...], ...] = ((256, 512), (256, 256), (128, 128), (64,), (32,)),
-        discriminator_layers: tuple[tuple[int, int, int], ...] = (
+        generator_units: tuple[Size, ...] = (4096, 4096, 4096),
+        generator_channels: tuple[tuple[Size, ...], ...] = ((256, 512), (256, 256), (128, 128), (64,), (32,)),
+        discriminator_layers: tuple[tuple[Size, Size, Size], ...] = (
             (32, 7, 4),
             (64, 5, 1),
             (128, 3, 2),
             (256, 3, 1),
             (256, 3, 2),
         ),
-        discriminator_units: tuple[int, ...] = (1024, 512, 512),
-        image_weight: float = 2e-6,
-        feature_weight: float = 0.01,
-        adversarial_weight: float = 100.0,
-        pause_d_below: float = 0.1,
-        pause_g_above: float | None = None,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.9, 0.999),
-        num_steps: int = 200,
-        step_size: float = 8.0,
-        step_size_end: float = 1e-10,
+        discriminator_units: tuple[Size, ...] = (1024, 512, 512),
+        image_weight: NonNegative = 2e-6,
+        feature_weight: NonNegative = 0.01,
+        adversarial_weight: NonNegative = 100.0,
+        pause_d_below: NonNegative = 0.1,
+        pause_g_above: NonNegative | None = None,
+        lr: NonNegative = 2e-4,
+        betas: tuple[Decay, Decay] = (0.9, 0.999),
+        num_steps: Size = 200,
+        step_size: NonNegative = 8.0,
+        step_size_end: NonNegative = 1e-10,
         start: Literal["normal", "codes"] = "normal",
-        decay: float = 0.99,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        decay: Share = 0.99,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
         self.image_shape = tuple(image_shape)
         self.canvas = 2 * SMALLEST * 2 ** len(generator_channels)
-        if len(self.image_shape) != 3 or max(self.image_shape[1:]) > self.canvas:
+        if max(self.image_shape[1:]) > self.canvas:
             raise DataError(
                 f"{type(self).__name__} got image_shape={self.image_shape} and {len(generator_channels)} entries in "
                 f"generator_channels, which make {self.canvas} x {self.canvas} pixels; give as many entries as "
                 "halvings bring the larger side to 8 or less."
             )
-        if generator_units[-1] % SMALLEST**2 or num_steps < 1:
-            raise DataError(
-                f"generator_units end in {generator_units[-1]} and num_steps is {num_steps}; expected a multiple of 16 "
-                "and at least 1."
-            )
+        if generator_units[-1] % SMALLEST**2:
+            raise DataError(f"generator_units end in {generator_units[-1]}; expected a multiple of {SMALLEST**2}.")
         self.code_layer, self.comparator_layer = code_layer, comparator_layer
         self.pause_d_below, self.pause_g_above = pause_d_below, pause_g_above
         self.encoder = FrozenNetwork(encoder, encoder_args or {})

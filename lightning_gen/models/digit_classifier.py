@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gen._lightning import pl
+from lightning_gen.arguments import ImageShape, NonNegative
 from lightning_gen.errors import DataError
 from lightning_gen.models.base import Batch, ImageModule, as_batch, check_labels
 from lightning_gen.nn.digits import DigitNetwork
@@ -37,11 +38,11 @@ class DigitClassifier(ImageModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 28, 28),
-        distortion: float = 0.15,
-        shift: float = 2.0,
-        lr: float = 0.004,
-        weight_decay: float = 0.01,
+        image_shape: ImageShape = (1, 28, 28),
+        distortion: NonNegative = 0.15,
+        shift: NonNegative = 2.0,
+        lr: NonNegative = 0.004,
+        weight_decay: NonNegative = 0.01,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

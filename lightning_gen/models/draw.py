@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lightning_gen.arguments import Decay, ImageShape, NonNegative, Size
 from lightning_gen.errors import DataError
 from lightning_gen.functional.bounds import (
     bernoulli_log_prob,
@@ -229,18 +230,18 @@ class DRAW(LikelihoodModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 28, 28),
+        image_shape: ImageShape = (1, 28, 28),
         attention: bool = True,
-        num_glimpses: int = 64,
-        read_size: int = 2,
-        write_size: int = 5,
-        hidden_size: int = 256,
-        latent_dim: int = 100,
+        num_glimpses: Size = 64,
+        read_size: Size = 2,
+        write_size: Size = 5,
+        hidden_size: Size = 256,
+        latent_dim: Size = 100,
         decoder: Literal["bernoulli", "intensity"] = "bernoulli",
-        num_importance_samples: int = 10,
+        num_importance_samples: Size = 10,
         recompute: bool = False,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        lr: NonNegative = 1e-3,
+        betas: tuple[Decay, Decay] = (0.9, 0.999),
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_gen.arguments import Decay, ImageShape, NonNegative, Size
 from lightning_gen.errors import DataError
 from lightning_gen.models.base import Batch, ImageModule, as_batch, check_labels
 from lightning_gen.models.draw import Attention
@@ -39,13 +40,13 @@ class DRAWClassifier(ImageModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 100, 100),
-        num_classes: int = 10,
-        num_glimpses: int = 8,
-        read_size: int = 12,
-        hidden_size: int = 256,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        image_shape: ImageShape = (1, 100, 100),
+        num_classes: Size = 10,
+        num_glimpses: Size = 8,
+        read_size: Size = 12,
+        hidden_size: Size = 256,
+        lr: NonNegative = 1e-3,
+        betas: tuple[Decay, Decay] = (0.9, 0.999),
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

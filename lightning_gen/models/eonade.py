@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_gen.arguments import ImageShape, NonNegative, Share, Size
 from lightning_gen.errors import DataError
 from lightning_gen.models.base import Batch, Condition, LikelihoodModule, pixel_frequencies
 from lightning_gen.models.nade import Activation, decaying_optimizer, permutation
@@ -58,20 +59,18 @@ class EoNADE(LikelihoodModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 28, 28),
-        hidden_size: int = 500,
-        num_layers: int = 2,
+        image_shape: ImageShape = (1, 28, 28),
+        hidden_size: Size = 500,
+        num_layers: Size = 2,
         activation: Activation = "relu",
-        num_orderings: int = 128,
+        num_orderings: Size = 128,
         optimizer: Literal["sgd", "adam"] = "sgd",
-        lr: float = 0.001,
-        lr_decay: float | None = None,
-        momentum: float = 0.9,
+        lr: NonNegative = 0.001,
+        lr_decay: NonNegative | None = None,
+        momentum: Share = 0.9,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if num_layers < 1 or num_orderings < 1:
-            raise DataError(f"num_layers={num_layers}, num_orderings={num_orderings}; expected at least 1 of each.")
         self.image_shape = tuple(image_shape)
         self.num_pixels = math.prod(self.image_shape)
         self.num_orderings = num_orderings

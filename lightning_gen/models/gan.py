@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gen.errors import DataError
+from lightning_gen.arguments import Count, ImageShape, NonNegative, Positive, Share, Size
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss, saturating_loss
 from lightning_gen.functional.latent import to_sphere, uniform_from_normal
 from lightning_gen.models.adversarial import AdversarialModule
@@ -149,35 +149,33 @@ class GAN(DecayedSGD):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 28, 28),
+        image_shape: ImageShape = (1, 28, 28),
         network: Literal["fully_connected", "convolutional"] = "fully_connected",
-        latent_dim: int = 100,
+        latent_dim: Size = 100,
         noise: Literal["uniform", "gaussian"] = "uniform",
         spherical_z: bool = False,
-        hidden_size: int = 1200,
+        hidden_size: Size = 1200,
         second_layer: Literal["relu", "sigmoid"] = "relu",
-        maxout_channels: tuple[int, int, int] = (32, 32, 192),
-        maxout_units: int = 240,
-        maxout_pieces: int = 5,
-        input_dropout: float = 0.2,
-        hidden_dropout: float = 0.5,
+        maxout_channels: tuple[Size, Size, Size] = (32, 32, 192),
+        maxout_units: Size = 240,
+        maxout_pieces: Size = 5,
+        input_dropout: Share = 0.2,
+        hidden_dropout: Share = 0.5,
         generator_loss: Literal["non_saturating", "saturating"] = "non_saturating",
-        discriminator_steps: int = 1,
-        label_smoothing: float = 0.0,
-        input_noise: float = 0.0,
-        input_noise_epochs: int | None = None,
-        lr: float = 0.1,
-        lr_decay: float = 1.000004,
-        lr_min: float = 1e-6,
-        momentum: tuple[float, float] = (0.5, 0.7),
-        momentum_epochs: int = 250,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        discriminator_steps: Size = 1,
+        label_smoothing: Share = 0.0,
+        input_noise: NonNegative = 0.0,
+        input_noise_epochs: Size | None = None,
+        lr: NonNegative = 0.1,
+        lr_decay: Positive = 1.000004,
+        lr_min: NonNegative = 1e-6,
+        momentum: tuple[Share, Share] = (0.5, 0.7),
+        momentum_epochs: Count = 250,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches, input_noise, input_noise_epochs)
         self.save_hyperparameters()
-        if discriminator_steps < 1:
-            raise DataError(f"discriminator_steps is {discriminator_steps}; expected at least 1.")
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
         self.noise = noise

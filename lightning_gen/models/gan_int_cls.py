@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
+from lightning_gen.arguments import Count, Decay, ImageShape, NonNegative, Share, Size
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.precision import widen
 from lightning_gen.models.adversarial import AdversarialModule
@@ -233,33 +234,31 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (3, 64, 64),
-        text_dim: int = 1024,
+        image_shape: ImageShape = (3, 64, 64),
+        text_dim: Size = 1024,
         encoder: str | None = None,
         encoder_args: dict[str, Any] | None = None,
         encoder_weights: str | None = None,
-        num_captions: int = 4,
-        latent_dim: int = 100,
-        text_features: int = 128,
-        generator_channels: int = 128,
-        discriminator_channels: int = 64,
+        num_captions: Size = 4,
+        latent_dim: Size = 100,
+        text_features: Count = 128,
+        generator_channels: Size = 128,
+        discriminator_channels: Size = 64,
         biases: bool = False,
-        cls_weight: float = 0.5,
-        interp_weight: float = 1.0,
-        interp_beta: float = 0.5,
+        cls_weight: Share = 0.5,
+        interp_weight: NonNegative = 1.0,
+        interp_beta: Share = 0.5,
         mismatch: Literal["label", "attributes", "image", "wrong_image"] = "label",
         joint_normalization: bool = False,
-        style_from_epoch: int | None = None,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        halve_every_n_epochs: int = 100,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        style_from_epoch: Count | None = None,
+        lr: NonNegative = 2e-4,
+        betas: tuple[Decay, Decay] = (0.5, 0.999),
+        halve_every_n_epochs: Size = 100,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
-        if not 0 <= cls_weight <= 1:
-            raise DataError(f"cls_weight is {cls_weight}; expected a share of the discriminator's loss, in [0, 1].")
         self.image_shape = image_shape = tuple(image_shape)
         self.num_captions = num_captions
         self.latent_dim = latent_dim
@@ -436,11 +435,11 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
             wrong, counts = self.wrong_images(batch)
             pairs.append((wrong, text))
         seen, beside = (torch.cat(parts) for parts in zip(*pairs, (fake, drawn_text), strict=True))
-        real_logits, *wrong_logits, fake_logits = self.discriminator(seen, beside).split(
-            [len(text)] * len(pairs) + [len(drawn_text)]
-        )
+        logits = self.discriminator(seen, beside).split([len(text)] * len(pairs) + [len(drawn_text)])
+        fake_logits = logits[-1]
         of_captions = fake_logits[: len(text)]
-        loss_d = cls_loss(real_logits, *(wrong_logits or [of_captions]), of_captions, self.cls_weight, counts)
+        wrong_logits = logits[1] if self.cls_weight else of_captions
+        loss_d = cls_loss(logits[0], wrong_logits, of_captions, self.cls_weight, counts)
         loss_g = (weights * F.softplus(-widen(fake_logits).squeeze(1))).mean()
         self.step((optimizer_d, loss_d), (optimizer_g, loss_g))
         return loss_d, loss_g

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
+from lightning_gen.arguments import Decay, ImageShape, NonNegative, Size
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.adversarial import non_saturating_loss
 from lightning_gen.functional.placement import crop_boxes, keypoint_maps, paste_boxes
@@ -318,25 +319,25 @@ class GAWWN(CaptionedModule, AdversarialModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (3, 128, 128),
+        image_shape: ImageShape = (3, 128, 128),
         location: Literal["box", "keypoints"] = "keypoints",
-        num_keypoints: int = 15,
-        text_dim: int = 1024,
+        num_keypoints: Size = 15,
+        text_dim: Size = 1024,
         encoder: str | None = None,
         encoder_args: dict[str, Any] | None = None,
         encoder_weights: str | None = None,
-        num_captions: int = 4,
-        latent_dim: int = 100,
-        base_channels: int = 128,
-        discriminator_channels: int = 128,
-        text_channels: int = 128,
-        map_size: int = 16,
+        num_captions: Size = 4,
+        latent_dim: Size = 100,
+        base_channels: Size = 128,
+        discriminator_channels: Size = 128,
+        text_channels: Size = 128,
+        map_size: Size = 16,
         joint_normalization: bool = False,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        halve_every_n_epochs: int = 100,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        lr: NonNegative = 2e-4,
+        betas: tuple[Decay, Decay] = (0.5, 0.999),
+        halve_every_n_epochs: Size = 100,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
+from lightning_gen.arguments import ImageShape, NonNegative, Positive, Share, Size
 from lightning_gen.errors import CheckpointError, DataError
 from lightning_gen.functional.latent import uniform_from_normal
 from lightning_gen.functional.mmd import Gaussian, Kernel, RationalQuadratic, median_bandwidth, mmd2, sqrt_mmd2
@@ -143,32 +144,30 @@ class GMMN(AdversarialModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 28, 28),
-        latent_dim: int = 10,
-        hidden_sizes: tuple[int, ...] = (64, 256, 256, 1024),
+        image_shape: ImageShape = (1, 28, 28),
+        latent_dim: Size = 10,
+        hidden_sizes: tuple[Size, ...] = (64, 256, 256, 1024),
         kernel: Literal["gaussian", "rational_quadratic"] = "gaussian",
-        bandwidths: tuple[float, ...] | None = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0),
+        bandwidths: tuple[Positive, ...] | None = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0),
         biased: bool = True,
-        code_sizes: tuple[int, ...] = (),
-        code_dropout: tuple[float, ...] = (0.2, 0.5),
-        pretraining_steps: int = 3000,
-        finetuning_steps: int = 3000,
-        code_batch_size: int = 100,
-        code_lr: float = 0.1,
-        lr: float = 2.0,
-        momentum: float = 0.9,
-        lr_drop_step: int = 10000,
-        init_std: float | None = 0.1,
-        chunk_size: int | None = None,
-        gradient_clip_val: float | None = 10.0,
-        accumulate_grad_batches: int = 1,
+        code_sizes: tuple[Size, ...] = (),
+        code_dropout: tuple[Share, ...] = (0.2, 0.5),
+        pretraining_steps: Size = 3000,
+        finetuning_steps: Size = 3000,
+        code_batch_size: Size = 100,
+        code_lr: NonNegative = 0.1,
+        lr: NonNegative = 2.0,
+        momentum: Share = 0.9,
+        lr_drop_step: Size = 10000,
+        init_std: Positive | None = 0.1,
+        chunk_size: Size | None = None,
+        gradient_clip_val: NonNegative | None = 10.0,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
         if code_sizes and len(code_dropout) != len(code_sizes):
             raise DataError(f"code_dropout has {len(code_dropout)} numbers for the {len(code_sizes)} of code_sizes.")
-        if min(pretraining_steps, finetuning_steps, code_batch_size, chunk_size or 1) < 1:
-            raise DataError("pretraining_steps, finetuning_steps, code_batch_size and chunk_size must be at least 1.")
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
         self.biased = biased

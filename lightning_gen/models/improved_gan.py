@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 from torch.optim import Optimizer
 
+from lightning_gen.arguments import Count, Decay, ImageShape, NonNegative, Share, Size
 from lightning_gen.errors import DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss, saturating_loss
 from lightning_gen.functional.precision import widen
@@ -252,28 +253,28 @@ class ImprovedGAN(LinearDecay):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 28, 28),
-        num_classes: int = 10,
+        image_shape: ImageShape = (1, 28, 28),
+        num_classes: Size = 10,
         semi_supervised: bool = True,
-        num_labels: int = 100,
+        num_labels: Size = 100,
         label_seed: int = 0,
         network: Literal["mnist", "cifar10"] = "mnist",
-        latent_dim: int = 100,
+        latent_dim: Size = 100,
         generator_loss: Literal["feature_matching", "saturating", "non_saturating"] = "feature_matching",
-        generator_steps: int = 1,
-        unlabelled_weight: float = 1.0,
-        minibatch_kernels: int = 0,
-        minibatch_kernel_dim: int = 5,
-        historical_averaging: float = 0.0,
-        label_smoothing: float = 0.0,
-        reference_batch: int = 0,
-        input_noise: float = 0.3,
-        hidden_noise: float = 0.5,
-        lr: float = 0.003,
-        betas: tuple[float, float] = (0.5, 0.999),
-        lr_decay_epochs: tuple[int, int] | None = None,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        generator_steps: Size = 1,
+        unlabelled_weight: NonNegative = 1.0,
+        minibatch_kernels: Count = 0,
+        minibatch_kernel_dim: Size = 5,
+        historical_averaging: NonNegative = 0.0,
+        label_smoothing: Share = 0.0,
+        reference_batch: Count = 0,
+        input_noise: NonNegative = 0.3,
+        hidden_noise: NonNegative = 0.5,
+        lr: NonNegative = 0.003,
+        betas: tuple[Decay, Decay] = (0.5, 0.999),
+        lr_decay_epochs: tuple[Count, Count] | None = None,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
@@ -311,7 +312,7 @@ class ImprovedGAN(LinearDecay):
             self.histories.extend(History(size) for size in sizes)
 
         if semi_supervised:
-            if num_labels < 1 or num_labels % num_classes:
+            if num_labels % num_classes:
                 raise DataError(
                     f"num_labels is {num_labels}; expected a multiple of the {num_classes} classes, such as "
                     f"{10 * num_classes}, as each class gets equally many."

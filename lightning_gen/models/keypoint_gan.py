@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
-from lightning_gen.errors import ConditionError, DataError
+from lightning_gen.arguments import Decay, NonNegative, Share, Size
+from lightning_gen.errors import ConditionError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.functional.mmd import median_bandwidth, mmd2
 from lightning_gen.models.adversarial import AdversarialModule
@@ -107,27 +108,25 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
 
     def __init__(
         self,
-        num_keypoints: int = 15,
-        text_dim: int = 1024,
+        num_keypoints: Size = 15,
+        text_dim: Size = 1024,
         encoder: str | None = None,
         encoder_args: dict[str, Any] | None = None,
         encoder_weights: str | None = None,
-        num_captions: int = 1,
-        latent_dim: int = 100,
-        base_channels: int = 128,
-        discriminator_channels: int = 128,
-        keep_prob: float = 0.1,
+        num_captions: Size = 1,
+        latent_dim: Size = 100,
+        base_channels: Size = 128,
+        discriminator_channels: Size = 128,
+        keep_prob: Share = 0.1,
         joint_normalization: bool = False,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        halve_every_n_epochs: int = 100,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        lr: NonNegative = 2e-4,
+        betas: tuple[Decay, Decay] = (0.5, 0.999),
+        halve_every_n_epochs: Size = 100,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
-        if num_keypoints < 1 or not 0 <= keep_prob <= 1:
-            raise DataError(f"num_keypoints is {num_keypoints} and keep_prob {keep_prob}; expected 1 or more, a share.")
         self.image_shape = (num_keypoints, 3)
         self.set_text(text_dim, None if encoder is None else make_frozen(encoder, encoder_args or {}), encoder_weights)
         self.num_captions = num_captions

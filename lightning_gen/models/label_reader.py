@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_gen.arguments import Count, ImageShape, NonNegative, Size
 from lightning_gen.errors import DataError
 from lightning_gen.functional.segmentation import LabelScores, label_confusion, label_scores
 from lightning_gen.models.base import Batch, ImageModule, as_batch, check_pixels
@@ -51,10 +52,10 @@ class LabelReader(ImageModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (3, 64, 64),
-        palette: tuple[tuple[int, int, int], ...] = FACADES,
-        base_channels: int = 32,
-        lr: float = 1e-3,
+        image_shape: ImageShape = (3, 64, 64),
+        palette: tuple[tuple[Count, Count, Count], ...] = FACADES,
+        base_channels: Size = 32,
+        lr: NonNegative = 1e-3,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

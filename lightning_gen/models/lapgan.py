@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_gen.arguments import Count, ImageShape, NonNegative, Positive, Share, Size
 from lightning_gen.errors import DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.functional.parzen import parzen_log_likelihood
@@ -185,24 +186,24 @@ class LAPGAN(ConditionalModule, AdversarialModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (3, 28, 28),
-        sizes: tuple[int, ...] = (8, 14, 28),
+        image_shape: ImageShape = (3, 28, 28),
+        sizes: tuple[Size, ...] = (8, 14, 28),
         class_conditional: bool = False,
-        num_classes: int = 10,
-        latent_dim: int = 100,
-        hidden_sizes: tuple[int, int] = (1200, 600),
-        channels: tuple[int, ...] = (64, 128),
-        dropout: float = 0.5,
+        num_classes: Count = 10,
+        latent_dim: Size = 100,
+        hidden_sizes: tuple[Size, Size] = (1200, 600),
+        channels: tuple[Size, ...] = (64, 128),
+        dropout: Share = 0.5,
         standardization: Literal["pixel", "channel"] = "pixel",
-        level: int | None = None,
-        parzen_samples: int = 0,
+        level: Count | None = None,
+        parzen_samples: Count = 0,
         optimizer: Literal["sgd", "adam"] = "sgd",
-        lr: float = 0.02,
-        lr_decay: tuple[float, float] = (1.0004, 1.00004),
-        momentum: tuple[float, float] = (0.5, 0.8),
-        momentum_growth: float = 0.0008,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        lr: NonNegative = 0.02,
+        lr_decay: tuple[Positive, Positive] = (1.0004, 1.00004),
+        momentum: tuple[Share, Share] = (0.5, 0.8),
+        momentum_growth: NonNegative = 0.0008,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()

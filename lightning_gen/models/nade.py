@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from lightning_gen.arguments import Count, ImageShape, NonNegative, Share, Size
 from lightning_gen.errors import DataError
 from lightning_gen.functional.bounds import bernoulli_log_prob
 from lightning_gen.models.base import Condition, LikelihoodModule, pixel_frequencies
@@ -157,15 +158,15 @@ class NADE(LikelihoodModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 28, 28),
-        hidden_size: int = 500,
+        image_shape: ImageShape = (1, 28, 28),
+        hidden_size: Size = 500,
         activation: Activation = "sigmoid",
         tied: bool = False,
-        ordering: int | list[int] | None = None,
+        ordering: Count | list[Count] | None = None,
         optimizer: Literal["sgd", "adam"] = "sgd",
-        lr: float = 0.0005,
-        lr_decay: float = 0.0,
-        momentum: float = 0.0,
+        lr: NonNegative = 0.0005,
+        lr_decay: NonNegative = 0.0,
+        momentum: Share = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_gen.arguments import Count, Decay, ImageShape, NonNegative, Several, Share, Size
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.functional.latent import drop
@@ -151,21 +152,21 @@ class Pix2Pix(AdversarialModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (3, 256, 256),
-        source_channels: int | None = None,
+        image_shape: ImageShape = (3, 256, 256),
+        source_channels: Size | None = None,
         architecture: Literal["unet", "encoder_decoder"] = "unet",
-        base_channels: int = 64,
-        num_levels: int = 8,
-        patch_size: int = 70,
+        base_channels: Size = 64,
+        num_levels: Several = 8,
+        patch_size: Size = 70,
         gan: Literal["conditional", "unconditional", "none"] = "conditional",
-        l1_weight: float = 100.0,
-        dropout: float = 0.5,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        constant_epochs: int = 100,
-        decay_epochs: int = 100,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        l1_weight: NonNegative = 100.0,
+        dropout: Share = 0.5,
+        lr: NonNegative = 2e-4,
+        betas: tuple[Decay, Decay] = (0.5, 0.999),
+        constant_epochs: Count = 100,
+        decay_epochs: Count = 100,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
@@ -174,8 +175,6 @@ class Pix2Pix(AdversarialModule):
             raise DataError(f"patch_size is {patch_size}; there are discriminators of {', '.join(map(str, PATCHES))}.")
         if gan == "none" and not l1_weight:
             raise DataError("gan=none and l1_weight=0 leave nothing to learn; give one of the two.")
-        if num_levels < 2:
-            raise DataError(f"num_levels is {num_levels}; expected at least 2.")
         self.source_channels = self.image_shape[0] if source_channels is None else source_channels
         self.num_levels = num_levels
         self.gan = gan

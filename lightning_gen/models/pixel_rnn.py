@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_gen.arguments import Count, ImageShape, NonNegative, Several, Size
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.models.base import Batch, Condition, LikelihoodModule
 from lightning_gen.models.pixel_rnn_sampling import sampler
@@ -73,7 +74,7 @@ class PixelLayer(nn.Module):
 class PixelCNNLayer(PixelLayer):
     """The block of the PixelCNN: a masked 3x3 convolution between two of 1x1."""
 
-    def __init__(self, hidden_size: int, num_colours: int, skip: bool, context_size: int) -> None:
+    def __init__(self, hidden_size: Size, num_colours: Count, skip: bool, context_size: Size) -> None:
         super().__init__(hidden_size, num_colours, skip, hidden_size, context_size)
         self.reduce = MaskedConv2d(2 * hidden_size, hidden_size, 1, "B", num_colours)
         self.conv = MaskedConv2d(hidden_size, hidden_size, 3, "B", num_colours)
@@ -85,7 +86,7 @@ class PixelCNNLayer(PixelLayer):
 class PixelLSTMLayer(PixelLayer):
     """The block of the Row LSTM and of the Diagonal BiLSTM, with a learned initial state."""
 
-    def __init__(self, hidden_size: int, num_colours: int, skip: bool, context_size: int, diagonal: bool) -> None:
+    def __init__(self, hidden_size: Size, num_colours: Count, skip: bool, context_size: Size, diagonal: bool) -> None:
         self.diagonal = diagonal
         self.directions = 2 if diagonal else 1
         self.hidden_size = hidden_size
@@ -209,22 +210,20 @@ class PixelRNN(LikelihoodModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 28, 28),
+        image_shape: ImageShape = (1, 28, 28),
         variant: Variant = "diagonal_bilstm",
-        levels: int = 2,
-        num_layers: int = 7,
-        hidden_size: int = 16,
-        head_size: int = 32,
+        levels: Several = 2,
+        num_layers: Count = 7,
+        hidden_size: Size = 16,
+        head_size: Size = 32,
         residual: bool = True,
         skip: bool = False,
         optimizer: Literal["rmsprop", "adam"] = "rmsprop",
-        lr: float = 1e-3,
+        lr: NonNegative = 1e-3,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.image_shape = tuple(image_shape)
-        if levels < 2:
-            raise DataError(f"levels is {levels}; expected 2 for black and white, or more, such as 256 for bytes.")
         for size in (hidden_size, head_size):
             colour_of(size, self.image_shape[0])
         self.levels = levels
@@ -385,17 +384,17 @@ class MultiScalePixelRNN(PixelRNN):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 28, 28),
-        small_size: int = 7,
+        image_shape: ImageShape = (1, 28, 28),
+        small_size: Size = 7,
         variant: Variant = "diagonal_bilstm",
-        levels: int = 2,
-        num_layers: int = 7,
-        hidden_size: int = 16,
-        head_size: int = 32,
+        levels: Several = 2,
+        num_layers: Count = 7,
+        hidden_size: Size = 16,
+        head_size: Size = 32,
         residual: bool = True,
         skip: bool = False,
         optimizer: Literal["rmsprop", "adam"] = "rmsprop",
-        lr: float = 1e-3,
+        lr: NonNegative = 1e-3,
     ) -> None:
         super().__init__(
             image_shape, variant, levels, num_layers, hidden_size, head_size, residual, skip, optimizer, lr

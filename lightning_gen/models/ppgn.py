@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_gen.arguments import Decay, ImageShape, NonNegative, Size
 from lightning_gen.errors import ConditionError
 from lightning_gen.functional.chains import langevin_step, linear_schedule, scaled_step
 from lightning_gen.models.base import Condition
@@ -124,45 +125,45 @@ class PPGN(DGNAM):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (3, 227, 227),
+        image_shape: ImageShape = (3, 227, 227),
         variant: Variant = "noiseless",
         encoder: str = "lightning_gen.nn.TorchvisionClassifier",
         encoder_args: dict[str, Any] | None = None,
         encoder_weights: str | None = None,
         code_layer: str = "network.classifier.2",
         comparator_layer: str = "network.features.12",
-        generator_units: tuple[int, ...] = (4096, 4096, 4096),
-        generator_channels: tuple[tuple[int, ...], ...] = ((256, 512), (256, 256), (128, 128), (64,), (32,)),
-        discriminator_layers: tuple[tuple[int, int, int], ...] = (
+        generator_units: tuple[Size, ...] = (4096, 4096, 4096),
+        generator_channels: tuple[tuple[Size, ...], ...] = ((256, 512), (256, 256), (128, 128), (64,), (32,)),
+        discriminator_layers: tuple[tuple[Size, Size, Size], ...] = (
             (32, 7, 4),
             (64, 5, 1),
             (128, 3, 2),
             (256, 3, 1),
             (256, 3, 2),
         ),
-        discriminator_units: tuple[int, ...] = (1024, 512, 512),
-        denoiser_units: tuple[int, ...] = (4096, 2048, 1024, 500, 1024, 2048, 4096),
-        denoiser_channels: int = 64,
-        denoiser_noise: float = 0.1,
-        image_weight: float = 2e-6,
-        feature_weight: float = 0.01,
-        code_weight: float = 0.01,
-        adversarial_weight: float = 100.0,
-        noise: float = 0.01,
-        pause_d_below: float = 0.1,
-        pause_g_above: float | None = 10.0,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.9, 0.999),
+        discriminator_units: tuple[Size, ...] = (1024, 512, 512),
+        denoiser_units: tuple[Size, ...] = (4096, 2048, 1024, 500, 1024, 2048, 4096),
+        denoiser_channels: Size = 64,
+        denoiser_noise: NonNegative = 0.1,
+        image_weight: NonNegative = 2e-6,
+        feature_weight: NonNegative = 0.01,
+        code_weight: NonNegative = 0.01,
+        adversarial_weight: NonNegative = 100.0,
+        noise: NonNegative = 0.01,
+        pause_d_below: NonNegative = 0.1,
+        pause_g_above: NonNegative | None = 10.0,
+        lr: NonNegative = 2e-4,
+        betas: tuple[Decay, Decay] = (0.9, 0.999),
         sampler: Literal["released", "equation"] = "released",
-        num_steps: int = 200,
-        step_size: float = 1.0,
-        step_size_end: float = 1.0,
+        num_steps: Size = 200,
+        step_size: NonNegative = 1.0,
+        step_size_end: NonNegative = 1.0,
         start: Literal["normal", "codes"] = "normal",
-        epsilons: tuple[float, float, float] | None = None,
-        context_weight: float = 1e-9,
-        code_limit: float | None = 30.0,
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        epsilons: tuple[NonNegative, NonNegative, NonNegative] | None = None,
+        context_weight: NonNegative = 1e-9,
+        code_limit: NonNegative | None = 30.0,
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(
             image_shape=image_shape,

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
+from lightning_gen.arguments import Count, ImageShape, NonNegative, Positive, Size
 from lightning_gen.errors import DataError
 from lightning_gen.functional.bounds import (
     bernoulli_log_prob,
@@ -143,21 +144,21 @@ class VAE(LikelihoodModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, ...] = (1, 28, 28),
-        latent_dim: int = 20,
-        hidden_size: int = 500,
-        num_layers: int = 1,
+        image_shape: ImageShape = (1, 28, 28),
+        latent_dim: Size = 20,
+        hidden_size: Size = 500,
+        num_layers: Count = 1,
         activation: Literal["tanh", "relu"] = "tanh",
         decoder: Literal["bernoulli", "gaussian", "gaussian_learned_variance"] = "bernoulli",
         posterior: Literal["diagonal", "rank_one"] = "diagonal",
-        num_posterior_samples: int = 1,
-        num_importance_samples: int = 200,
+        num_posterior_samples: Size = 1,
+        num_importance_samples: Size = 200,
         optimizer: Literal["adagrad", "adam"] = "adagrad",
-        lr: float = 0.02,
-        lr_milestones: tuple[int, ...] = (),
-        lr_gamma: float = 0.1,
-        weight_decay: float = 2e-5,
-        init_std: float | None = 0.01,
+        lr: NonNegative = 0.02,
+        lr_milestones: tuple[Size, ...] = (),
+        lr_gamma: Positive = 0.1,
+        weight_decay: NonNegative = 2e-5,
+        init_std: NonNegative | None = 0.01,
         mean_bias: bool = False,
     ) -> None:
         super().__init__()
@@ -182,7 +183,8 @@ class VAE(LikelihoodModule):
     def initialize_from(self, batches: Iterable[Any]) -> None:
         """With `mean_bias`, let the decoder start from independent pixels with the data's frequencies."""
         if self.hparams["mean_bias"]:
-            self.decoder[-1].bias.data[: math.prod(self.image_shape)] = pixel_frequencies(batches).logit()
+            head: Any = self.decoder[-1]
+            head.bias.data[: math.prod(self.image_shape)] = pixel_frequencies(batches).logit()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checkpoints from before `mean_bias` do not say that there is nothing to set."""

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_gen.arguments import Decay, NonNegative, Size, VideoShape
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.functional.motion import mask_iou, mean_frame_difference, moving_pixels
@@ -189,19 +190,19 @@ class VGAN(AdversarialModule):
 
     def __init__(
         self,
-        video_shape: tuple[int, ...] = (3, 32, 64, 64),
+        video_shape: VideoShape = (3, 32, 64, 64),
         streams: Literal["two", "one"] = "two",
         conditional: bool = False,
-        latent_dim: int = 100,
-        base_channels: int | None = None,
-        discriminator_channels: int | None = None,
-        mask_weight: float = 0.1,
-        frame_weight: float = 10.0,
-        init_std: float = 0.01,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        latent_dim: Size = 100,
+        base_channels: Size | None = None,
+        discriminator_channels: Size | None = None,
+        mask_weight: NonNegative = 0.1,
+        frame_weight: NonNegative = 10.0,
+        init_std: NonNegative = 0.01,
+        lr: NonNegative = 2e-4,
+        betas: tuple[Decay, Decay] = (0.5, 0.999),
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_gen.arguments import Decay, NonNegative, Size, VideoShape
 from lightning_gen.functional.gaussian_mixture import DiagonalMixture, fit_mixture
 from lightning_gen.models.base import as_batch
 from lightning_gen.models.vgan import VGAN, Discriminator
@@ -52,17 +53,17 @@ class VGANAutoencoder(VGAN):
 
     def __init__(
         self,
-        video_shape: tuple[int, ...] = (3, 32, 64, 64),
+        video_shape: VideoShape = (3, 32, 64, 64),
         streams: Literal["two", "one"] = "two",
-        latent_dim: int = 100,
-        base_channels: int = 64,
-        encoder_channels: int | None = None,
-        num_components: int = 256,
-        init_std: float = 0.01,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        gradient_clip_val: float | None = None,
-        accumulate_grad_batches: int = 1,
+        latent_dim: Size = 100,
+        base_channels: Size = 64,
+        encoder_channels: Size | None = None,
+        num_components: Size = 256,
+        init_std: NonNegative = 0.01,
+        lr: NonNegative = 2e-4,
+        betas: tuple[Decay, Decay] = (0.5, 0.999),
+        gradient_clip_val: NonNegative | None = None,
+        accumulate_grad_batches: Size = 1,
     ) -> None:
         super().__init__(
             video_shape,

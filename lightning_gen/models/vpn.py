@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from lightning_gen.arguments import Count, NonNegative, Several, Size, VideoShape
 from lightning_gen.errors import ConditionError, DataError, LightningGenError
 from lightning_gen.functional.bounds import bernoulli_entropy, bernoulli_log_prob
 from lightning_gen.models.base import Batch, Condition, LikelihoodModule, as_batch
@@ -94,7 +95,7 @@ class Block(nn.Module):
 class MultiplicativeBlock(Block):
     """Residual multiplicative block: two multiplicative units."""
 
-    def __init__(self, channels: int, conv: Callable[..., nn.Conv2d]) -> None:
+    def __init__(self, channels: Size, conv: Callable[..., nn.Conv2d]) -> None:
         super().__init__(channels, conv, num_convs=2, stacks=4)
 
     def compute(self, h: Tensor, reduce: Layer, convs: list[Any], expand: Layer) -> Tensor:
@@ -107,7 +108,7 @@ class MultiplicativeBlock(Block):
 class ReLUBlock(Block):
     """Half of what the ReLU variant has in the place of a multiplicative block."""
 
-    def __init__(self, channels: int, conv: Callable[..., nn.Conv2d]) -> None:
+    def __init__(self, channels: Size, conv: Callable[..., nn.Conv2d]) -> None:
         super().__init__(channels, conv, num_convs=1, stacks=1)
 
     def compute(self, h: Tensor, reduce: Layer, convs: list[Any], expand: Layer) -> Tensor:
@@ -300,39 +301,32 @@ class VPN(LikelihoodModule):
 
     def __init__(
         self,
-        video_shape: tuple[int, ...] = (1, 20, 64, 64),
-        context_frames: int = 10,
-        levels: int | None = None,
-        channels: int = 128,
-        encoder_blocks: int = 8,
-        decoder_blocks: int = 12,
-        head_size: int = 768,
-        dilations: tuple[int, ...] = (1, 2, 4, 8),
+        video_shape: VideoShape = (1, 20, 64, 64),
+        context_frames: Count = 10,
+        levels: Several | None = None,
+        channels: Size = 128,
+        encoder_blocks: Count = 8,
+        decoder_blocks: Count = 12,
+        head_size: Size = 768,
+        dilations: tuple[Size, ...] = (1, 2, 4, 8),
         block: Literal["multiplicative", "relu"] = "multiplicative",
         decoder: Literal["pixelcnn", "independent"] = "pixelcnn",
-        state_dim: int = 0,
-        action_dim: int = 0,
+        state_dim: Count = 0,
+        action_dim: Count = 0,
         recompute: bool = False,
         optimizer: Literal["rmsprop", "adam"] = "rmsprop",
-        lr: float = 3e-4,
-        patience: int | None = None,
+        lr: NonNegative = 3e-4,
+        patience: Count | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.image_shape = tuple(video_shape)
-        if len(self.image_shape) != 4:
-            raise DataError(
-                f"video_shape is {self.image_shape}; expected (C, T, H, W): VPN takes videos, such as those of "
-                "MovingDigitsDataModule."
-            )
         colours, num_frames, *_ = self.image_shape
         if not 0 <= context_frames < num_frames:
             raise DataError(
                 f"context_frames is {context_frames}; a clip has {num_frames} frames, of which 0 to {num_frames - 1} "
                 "can be given."
             )
-        if levels is not None and levels < 2:
-            raise DataError(f"levels is {levels}; expected at least 2, 256 for bytes, or none for grey values.")
         self.context_frames = context_frames
         self.levels = levels
         sizes = {"video": context_frames, "state": state_dim, "action": action_dim}

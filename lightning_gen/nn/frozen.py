@@ -38,8 +38,8 @@ def resolve_class(class_path: Any, base: type[T], who: str = "The checkpoint") -
         found = getattr(sys.modules[module_name], name)
     except (ImportError, KeyError, AttributeError) as error:
         raise CheckpointError(
-            f"{who} names the class {class_path!r}, which is neither of lightning_gen nor imported; if you "
-            "trust it, name it with --model or --config, or import it before."
+            f"{who} names the class {class_path!r}, which is neither of lightning_gen nor imported; if you trust it, "
+            f"import it before: --import {module_name or 'MODULE'} on the command line."
         ) from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise CheckpointError(f"{who} names {class_path!r}, which is no {base.__name__}.")

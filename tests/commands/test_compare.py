@@ -276,7 +276,8 @@ def test_what_is_no_run(run, message, checkpoint, tmp_path, capsys):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "figures.json").write_text('{"fit": {"figures": [{"name": "a"}]}}')
     content = torch.load(checkpoint, weights_only=True)
-    content["hyper_parameters"] = {"_class_path": "lightning_gen.models.digit_classifier.DigitClassifier"}
+    content["hyper_parameters"] = {}
+    content["class_paths"]["hyper_parameters"] = "lightning_gen.models.digit_classifier.DigitClassifier"
     torch.save(content, tmp_path / "classifier.ckpt")
     command = ["compare", str(checkpoint), str(tmp_path / run), "--output", str(tmp_path / "a.html")]
     before = sorted(tmp_path.iterdir())

@@ -65,7 +65,7 @@ def test_fit_leaves_checkpoints_logs_and_its_config(checkpoint):
     state = torch.load(checkpoint, weights_only=True)
     assert state["epoch"] == 0
     assert state["hyper_parameters"]["image_shape"] == (1, 8, 6)
-    assert state["hyper_parameters"]["_class_path"] == "lightning_gen.models.vae.VAE"
+    assert state["class_paths"]["hyper_parameters"] == "lightning_gen.models.vae.VAE"
     assert any("RandomState" in name for name in state["callbacks"])
 
 

@@ -1,11 +1,9 @@
 """Digits that move over still grounds."""
 
-import pytest
 import torch
 
 from lightning_gen.datamodules import DigitScenesDataModule
 from lightning_gen.datamodules.digit_scenes import BRIGHTEST
-from lightning_gen.errors import DataError
 from lightning_gen.functional import moving_pixels
 
 
@@ -61,5 +59,3 @@ def test_without_directions_there_are_no_labels() -> None:
         data.setup()
         assert "label" not in data.datasets["val"].__getitems__([0, 1])
         assert data.num_classes == 0
-    with pytest.raises(DataError, match="directions is 0"):
-        DigitScenesDataModule(directions=0)

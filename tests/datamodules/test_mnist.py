@@ -229,10 +229,9 @@ def test_missing_data_names_the_path_and_the_remedies(tmp_path, binarization):
         assert part in message
 
 
-@pytest.mark.parametrize("size", [0, 60001, -5])
-def test_train_size_out_of_range(size):
-    with pytest.raises(DataError, match=f"train_size is {size}"):
-        MNISTDataModule(train_size=size)
+def test_train_size_out_of_range():
+    with pytest.raises(DataError, match="train_size is 60001"):
+        MNISTDataModule(train_size=60001)
 
 
 @pytest.mark.parametrize("kept", [0, 9, 20000])

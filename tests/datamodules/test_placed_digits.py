@@ -81,7 +81,7 @@ def test_several_places_for_a_training_digit() -> None:
     assert batch["label"].tolist() == [4, 4, 4]
 
 
-@pytest.mark.parametrize("arguments", [{"image_size": 8}, {"min_size": 0.9, "max_size": 0.5}, {"num_places": 0}])
+@pytest.mark.parametrize("arguments", [{"image_size": 8}, {"min_size": 0.9, "max_size": 0.5}])
 def test_sizes_that_are_none(arguments: dict[str, int]) -> None:
-    with pytest.raises(DataError, match=r"expected at least 16 pixels, sizes from 0\.25 to 1"):
+    with pytest.raises(DataError, match=r"expected at least 16 pixels, and sizes from 0\.25 to 1"):
         PlacedDigitsDataModule(**arguments)

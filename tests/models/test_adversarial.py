@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gen._lightning import pl
-from lightning_gen.errors import ConditionError
+from lightning_gen.errors import DataError
 from lightning_gen.models import AdversarialModule
 from lightning_gen.models.base import Condition
 from tests.digits import quiet_trainer
@@ -98,5 +98,5 @@ def test_mixed_precision_sees_the_network_that_has_just_moved() -> None:
 
 
 def test_accumulating_no_batches_is_refused() -> None:
-    with pytest.raises(ConditionError, match="at least 1"):
+    with pytest.raises(DataError, match=r"accumulate_grad_batches=0; expected int >= 1\."):
         Duel(accumulate_grad_batches=0)

@@ -157,7 +157,7 @@ def test_samples_after_loading_equal_samples_before(
     path = tmp_path / "model.ckpt"
     trainer.save_checkpoint(path)
     checkpoint = torch.load(path, weights_only=True)
-    assert checkpoint["hyper_parameters"]["_class_path"] == f"{model_class.__module__}.{model_class.__name__}"
+    assert checkpoint["class_paths"]["hyper_parameters"] == f"{model_class.__module__}.{model_class.__name__}"
     loaded = model_class.load_from_checkpoint(path)
     assert loaded.hparams == model.hparams
     before, after = (m.sample(5, generator=torch.Generator().manual_seed(1)) for m in (model, loaded))
@@ -168,9 +168,12 @@ def test_samples_after_loading_equal_samples_before(
 
 
 def test_foreign_hyper_parameters_do_not_enter_a_checkpoint() -> None:
-    checkpoint = {"hyper_parameters": {"latent_dim": 3, "_instantiator": "somewhere", "num_classes": 10}}
-    VAE().on_save_checkpoint(checkpoint)
-    assert checkpoint["hyper_parameters"] == {"latent_dim": 3, "_class_path": "lightning_gen.models.vae.VAE"}
+    model = VAE(latent_dim=3)
+    model.hparams.update(_instantiator="somewhere", num_classes=10)
+    checkpoint: dict[str, Any] = {}
+    model.on_save_checkpoint(checkpoint)
+    assert checkpoint["hyper_parameters"] == VAE(latent_dim=3).hparams
+    assert checkpoint["class_paths"] == {"hyper_parameters": "lightning_gen.models.vae.VAE"}
 
 
 def test_predict_samples_as_many_as_the_batch() -> None:

@@ -123,7 +123,7 @@ def test_it_learns_and_a_checkpoint_keeps_it(tmp_path: Path) -> None:
 
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert checkpoint["hyper_parameters"]["_class_path"] == "lightning_gen.models.digit_classifier.DigitClassifier"
+    assert checkpoint["class_paths"]["hyper_parameters"] == "lightning_gen.models.digit_classifier.DigitClassifier"
     loaded = DigitClassifier.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True).eval()
     images = torch.rand(4, 1, 28, 28)
     assert torch.equal(loaded(images), model.eval()(images))

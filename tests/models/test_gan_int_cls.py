@@ -406,7 +406,7 @@ def test_step_sizes_are_halved() -> None:
 
 @pytest.mark.parametrize("weight", [-0.1, 2.0])
 def test_a_weight_that_would_reward_fakes_is_refused(weight: float) -> None:
-    with pytest.raises(DataError, match=rf"cls_weight is {weight}; expected a share"):
+    with pytest.raises(DataError, match=rf"cls_weight={weight}; expected float >= 0 and <= 1"):
         small(cls_weight=weight)
 
 

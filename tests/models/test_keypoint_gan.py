@@ -127,7 +127,7 @@ def test_conditions_that_are_none(condition: dict[str, Tensor], message: str) ->
 
 
 def test_arguments_that_are_none() -> None:
-    with pytest.raises(DataError, match="num_keypoints is 0"):
+    with pytest.raises(DataError, match="num_keypoints=0"):
         KeypointGAN(0)
     with pytest.raises(DataError, match=r"shape \(2, 3\), the model was made for"):
         small().as_batch({"keypoints": torch.zeros(4, 2, 3), "text_embedding": torch.zeros(4, 4)})

@@ -277,7 +277,7 @@ def test_values_between_two_levels_are_refused() -> None:
     model.as_batch(torch.arange(16).view(1, 1, 4, 4) / 255)
     with pytest.raises(DataError, match=r"levels=256 scores pixels k/255 and got 0\.001, which is none: give 8-bit"):
         PixelRNN((1, 4, 4), levels=256, num_layers=1).as_batch(torch.full((1, 1, 4, 4), 0.001))
-    with pytest.raises(DataError, match="levels is 1; expected 2"):
+    with pytest.raises(DataError, match="levels=1; expected int >= 2"):
         PixelRNN(levels=1)
 
 

@@ -320,11 +320,11 @@ def test_copying_the_last_frame_by_hand() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(DataError, match=r"video_shape is \(1, 28, 28\).*MovingDigitsDataModule"):
+    with pytest.raises(DataError, match=r"video_shape=\(1, 28, 28\); expected \(channels, frames, height, width\)"):
         VPN((1, 28, 28))
     with pytest.raises(DataError, match="context_frames is 20; a clip has 20 frames"):
         VPN(context_frames=20)
-    with pytest.raises(DataError, match="levels is 1"):
+    with pytest.raises(DataError, match="levels=1; expected int >= 2"):
         VPN(levels=1)
     model = small((1, 4, 3, 5), context_frames=2, levels=4, action_dim=3)
     rows = {"action": torch.zeros(1, 4, 3)}
@@ -397,10 +397,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_samples_after_loading_equal_samples_before(checkpoint: Path) -> None:
     saved = torch.load(checkpoint, weights_only=True)
-    assert saved["hyper_parameters"]["_class_path"] == "lightning_gen.models.vpn.VPN"
+    assert saved["class_paths"]["hyper_parameters"] == "lightning_gen.models.vpn.VPN"
     assert tuple(saved["hyper_parameters"]["video_shape"]) == (1, 4, 16, 16)
     torch.manual_seed(0)
-    model = VPN(**{key: value for key, value in saved["hyper_parameters"].items() if key != "_class_path"})
+    model = VPN(**saved["hyper_parameters"])
     model.load_state_dict(saved["state_dict"])
     clips = torch.rand(2, 1, 4, 16, 16)
     samples = [m.sample(2, {"video": clips}) for m in (model, VPN.load_from_checkpoint(checkpoint))]
