@@ -6,6 +6,7 @@ import argparse
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -21,6 +22,7 @@ from lightning_gen._lightning import LightningDataModule, LightningModule, Train
 from lightning_gen.arguments import REFUSED
 from lightning_gen.callbacks import ClosingTable, NanGuard, RandomState
 from lightning_gen.checkpoints import WholeCheckpoints, check_class_paths, module_config, read_checkpoint
+from lightning_gen.commands.optimizer import choose_optimizer
 from lightning_gen.errors import CheckpointError, DataError, LightningGenError, TrainingError
 from lightning_gen.nn.frozen import resolve_class
 from lightning_gen.parser import OneLineErrors, RecipeAction, one_line
@@ -54,7 +56,16 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         return parser
 
     def add_arguments_to_parser(self, parser: Parser) -> None:
-        """The `checkpoint` section, and what the data tell the model."""
+        """The `checkpoint` section, the optimizer, and what the data tell the model."""
+        parser.add_subclass_arguments(
+            torch.optim.Optimizer,
+            "optimizer",
+            skip={"params", "lr"},
+            instantiate=False,
+            required=False,
+            fail_untyped=False,
+            help="Class of the model's optimizers, in place of its own; --optimizer.lr is --model.lr.",
+        )
         parser.add_lightning_class_args(pl.callbacks.ModelCheckpoint, "checkpoint")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_on_train_epoch_end": True})
         for name in LINKED:
@@ -111,6 +122,9 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
                     f"{name}={tuple(given)} was given, and {type(self.datamodule).__name__} has {name[:5]}s of "
                     f"{tuple(offered)}; leave {name} out, it comes from the data."
                 )
+        if config.optimizer is not None:
+            kind = resolve_class(config.optimizer.class_path, torch.optim.Optimizer)
+            choose_optimizer(self.model, kind, dict(config.optimizer.init_args))
         if config.ckpt_path is not None:
             check_checkpoint(config.ckpt_path, self.model, resume=self.subcommand == "fit")
 
@@ -187,6 +201,8 @@ def from_checkpoint(command: str, options: list[str]) -> list[str]:
         check_class_paths(run)
         keys = run["trainer"] if command == "fit" else ("callbacks", "logger")  # The device is not the run's.
         config["trainer"] = {key: run["trainer"][key] for key in keys}
+        if command == "fit" and run.get("optimizer"):
+            config["optimizer"] = run["optimizer"]
     return [f"--config={json.dumps(config)}", *options]
 
 
@@ -197,6 +213,8 @@ def run(command: str, options: list[str]) -> None:
     # Said before the first validation; after it, a figure that is not there is an error.
     warnings.filterwarnings("ignore", r".*could not find the monitored key")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")  # Lightning's own, of no use to anybody.
+    # The step size has one name, under which a checkpoint knows it.
+    options = [re.sub(r"^--optimizer(\.init_args)?\.lr(?=$|=)", "--model.lr", option) for option in options]
     try:
         TrainerCLI(
             LightningModule,

@@ -100,7 +100,7 @@ class LabelReader(ImageModule):
         self._log_scores("test")
 
     def _log_scores(self, stage: str) -> None:
-        confusion = self.trainer.strategy.reduce(torch.stack(self._confusions).sum(0), reduce_op="sum")
+        confusion = self.reduce(torch.stack(self._confusions).sum(0), "sum")
         self._confusions.clear()
         scores = label_scores(confusion)
         self.log_dict({f"{stage}/{name}": score for name, score in zip(LabelScores._fields, scores, strict=True)})

@@ -322,15 +322,16 @@ class LAPGAN(ConditionalModule, AdversarialModule):
 
     def on_train_epoch_start(self) -> None:
         """Set step sizes and momentum to the epoch's."""
-        for optimizer in self.trainer.optimizers:
-            for level, group in zip(self.trained, optimizer.param_groups, strict=True):
-                group["lr"] = self.lr_at(self.current_epoch, level)
+        for optimizer in self.own_optimizers():
+            for level, group in zip(self.trained, optimizer.param_groups, strict=False):  # Others may have added some.
+                group["lr"] = self.lr_at(self.current_epoch, level, self.first_lr(group))
                 if "momentum" in group:
                     group["momentum"] = self.momentum_at(self.current_epoch)
 
-    def lr_at(self, epoch: int, level: int) -> float:
-        """Step size in an epoch, counted from 0."""
-        return self.hparams["lr"] / self.hparams["lr_decay"][min(level, 1)] ** epoch
+    def lr_at(self, epoch: int, level: int, start_lr: float | None = None) -> float:
+        """Step size of a level in an epoch, counted from 0, of one that begins with `start_lr`; `lr` if None."""
+        lr = self.hparams["lr"] if start_lr is None else start_lr
+        return lr / self.hparams["lr_decay"][min(level, 1)] ** epoch
 
     def momentum_at(self, epoch: int) -> float:
         """Momentum in an epoch, counted from 0."""
@@ -399,7 +400,7 @@ class LAPGAN(ConditionalModule, AdversarialModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Score validation images with every width, if `parzen_samples` asks for it."""
-        if self.parzen_samples and not self.trainer.sanity_checking:
+        if self.parzen_samples and (self._trainer is None or not self._trainer.sanity_checking):
             self._score(batch, batch_idx, WIDTHS.to(self.device).expand(len(self.sizes), -1))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
@@ -415,7 +416,7 @@ class LAPGAN(ConditionalModule, AdversarialModule):
     def on_validation_epoch_end(self) -> None:
         """Choose the widths, and log `val/parzen_pyramid` with its standard error, `..._stderr`."""
         if self._scores:
-            totals = self.trainer.strategy.reduce(torch.cat(self._scores).sum(0), reduce_op="sum")  # (levels, K)
+            totals = self.reduce(torch.cat(self._scores).sum(0), "sum")  # (levels, K)
             best = totals.argmax(1)
             self.widths.copy_(WIDTHS.to(best.device)[best])
             self._log_scores("val", best)
@@ -432,7 +433,7 @@ class LAPGAN(ConditionalModule, AdversarialModule):
         )
         self._scores.clear()
         moments = torch.stack([scores.new_tensor(len(scores)), scores.sum(), scores.square().sum()])
-        count, total, square = self.trainer.strategy.reduce(moments, reduce_op="sum").tolist()
+        count, total, square = self.reduce(moments, "sum").tolist()
         mean = total / count
         error = (max(square / count - mean**2, 0.0) / max(count - 1, 1)) ** 0.5
         figures = {f"{stage}/parzen_pyramid": mean, f"{stage}/parzen_pyramid_stderr": error}
