@@ -1,14 +1,29 @@
-"""The one place that names Lightning's distribution.
+"""The one place that names Lightning's distribution, and the door to what of Lightning is not public.
 
 `pytorch_lightning` and `lightning.pytorch` are the same code under two class hierarchies, and a Trainer of one refuses
-a module of the other. This package runs on `pytorch_lightning`, or on `lightning` where the environment variable
-`LIGHTNING_GEN_BACKEND=lightning` is set before the first import.
+a module of the other. This package runs on the one that is imported before it, and on `pytorch_lightning` if that is
+both or none; the environment variable `LIGHTNING_GEN_BACKEND`, set before the first import, says otherwise.
 """
 
 import os
+import sys
+import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-BACKEND = os.environ.get("LIGHTNING_GEN_BACKEND", "pytorch_lightning")
+from torch import Tensor
+
+OTHERS = {"pytorch_lightning": "lightning.pytorch", "lightning": "pytorch_lightning"}
+"""By the name of each distribution, the module by which the other one is known to be imported."""
+
+
+def choose_backend() -> str:
+    """The variable's distribution, or that of the Trainer which is there already."""
+    only_lightning = "lightning.pytorch" in sys.modules and "pytorch_lightning" not in sys.modules
+    return os.environ.get("LIGHTNING_GEN_BACKEND", "lightning" if only_lightning else "pytorch_lightning")
+
+
+BACKEND = choose_backend()
 
 if TYPE_CHECKING or BACKEND == "pytorch_lightning":
     import pytorch_lightning as pl  # noqa: TID251
@@ -22,6 +37,18 @@ LightningDataModule = pl.LightningDataModule
 LightningModule = pl.LightningModule
 Trainer = pl.Trainer
 seed_everything = pl.seed_everything
+
+__all__ = [
+    "BACKEND",
+    "Callback",
+    "LightningDataModule",
+    "LightningModule",
+    "Trainer",
+    "pl",
+    "reads_after_training",
+    "seed_everything",
+]
+
 
 # The doors to what Lightning does not promise to keep: each a function with its reason, and the issue if there is one.
 
@@ -39,13 +66,79 @@ def reads_after_training(callback: Any) -> bool:
     return bool(getattr(callback, name))
 
 
-__all__ = [
-    "BACKEND",
-    "Callback",
-    "LightningDataModule",
-    "LightningModule",
-    "Trainer",
-    "pl",
-    "reads_after_training",
-    "seed_everything",
-]
+def warn_of_mixture(name: str) -> None:
+    """Say to which Trainer a new module belongs, if the other distribution has been imported too.
+
+    Its Trainer would say no more than "`model` must be a `LightningModule`", and asks the module nothing before that.
+    """
+    other = OTHERS[BACKEND]
+    if other in sys.modules and "LIGHTNING_GEN_BACKEND" not in os.environ:
+        wanted = other.partition(".")[0]
+        warnings.warn(
+            f"{name} is a module of {pl.__name__}, and {other} is imported too, whose Trainer would refuse it; for "
+            f"that one import {wanted} alone before lightning_gen, or set LIGHTNING_GEN_BACKEND={wanted} before Python "
+            f"starts (LIGHTNING_GEN_BACKEND={BACKEND} keeps what is, without this line).",
+            stacklevel=3,
+        )
+
+
+class TrainingBatches:
+    """A Trainer's training batches as `training_step` gets them, read beside training; each pass begins anew.
+
+    `fit_loop._data_source` is asked, as `Trainer.train_dataloader` is there only once training has begun, and
+    `setup_data`, which would bring it, must not come before a checkpoint has been restored. The hooks around the
+    transfer, a data module's or the model's, have no public caller either.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        loader: Any = trainer.fit_loop._data_source.dataloader()
+        combined = pl.utilities.combined_loader.CombinedLoader
+        self.trainer = trainer
+        self.loader = loader if isinstance(loader, combined) else combined(loader, "max_size_cycle")
+
+    def __iter__(self) -> Iterator[Any]:
+        module: Any = self.trainer.lightning_module
+        for batch, _, _ in self.loader:
+            batch = self.trainer.precision_plugin.convert_input(batch)
+            yield self.trainer.strategy.batch_to_device(module._on_before_batch_transfer(batch))
+
+    @property
+    def limit(self) -> float:
+        """How many of them all processes together see in an epoch, by `limit_train_batches`; once a pass has begun."""
+        limit = self.trainer.limit_train_batches
+        if isinstance(limit, int):
+            return limit * self.trainer.world_size
+        return float("inf") if limit == 1.0 else limit * len(self.loader)
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is known without reading that there is none."""
+        data: Any = pl.utilities.combined_loader
+        return any(data.sized_len(loader) == 0 for loader in self.loader.flattened)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether a bar of ours would disturb: the Trainer shows none, or the one live display that there may be."""
+        bar = self.trainer.progress_bar_callback
+        return not getattr(bar, "is_enabled", False) or getattr(bar, "progress", None) is not None
+
+
+def loss_scaler(module: LightningModule) -> Any:
+    """The gradient scaler of what runs a module, Trainer or Fabric; None if its precision has none."""
+    precision = module.trainer.precision_plugin if module.fabric is None else module.fabric.strategy.precision
+    return getattr(precision, "scaler", None)
+
+
+def before_backward(module: LightningModule, loss: Tensor) -> Tensor:
+    """What precedes the gradient of a loss in hand-written steps: the Trainer's hooks, and the scaler's factor."""
+    if module.fabric is None:
+        return module.trainer.precision_plugin.pre_backward(loss, module)
+    scaler = loss_scaler(module)
+    return loss if scaler is None else scaler.scale(loss)
+
+
+def before_optimizer_step(module: LightningModule, optimizer: Any) -> None:
+    """Call the module's hook of this name under Fabric, with unscaled gradients; a Trainer does so by itself."""
+    if module.fabric is not None:
+        module.fabric.strategy.precision.unscale_gradients(optimizer.optimizer)
+        module.on_before_optimizer_step(optimizer.optimizer)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 import lightning_gen
@@ -28,6 +29,7 @@ from lightning_gen.models import (
     VAE,
     VGAN,
     VPN,
+    AdversarialModule,
     AttributeClassifier,
     BernoulliMixture,
     Captioner,
@@ -49,6 +51,7 @@ from lightning_gen.models.vae import Posterior
 from tests.digits import held_out_digits, quiet_trainer
 from tests.models.test_base import STEERED
 from tests.ranks import spawn_ranks
+from tests.test_optimizers import optimizers_in
 
 BATCH, STEPS = 8, 3
 
@@ -59,7 +62,7 @@ class Rows:
     def rows(self, shape: tuple[int, ...]) -> Tensor:
         step = next(self.__dict__.setdefault("_steps", itertools.count()))
         noise = torch.rand(BATCH, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
-        return noise[self.trainer.global_rank :: self.trainer.world_size]
+        return noise[self.global_rank :: self.world_size]
 
 
 class RowsVAE(Rows, VAE):
@@ -140,15 +143,15 @@ class RowsGANINTCLS(Rows, GANINTCLS):
         return {"image": images, "text_embedding": torch.cat([images.mean(2), images.mean(3)], 2)[:, 0]}
 
     def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
-        ranks, step = self.trainer.world_size, next(self.__dict__.setdefault("_steps", itertools.count()))
+        ranks, step = self.world_size, next(self.__dict__.setdefault("_steps", itertools.count()))
         noise = torch.Generator().manual_seed(step)
         return torch.randn(num_samples * ranks, self.latent_dim, dtype=torch.float64, generator=noise)[
-            self.trainer.global_rank :: ranks
+            self.global_rank :: ranks
         ]
 
     def draw_mismatches(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         rows = torch.arange(len(batch["image"]))
-        return (rows + 4 // self.trainer.world_size) % len(rows), rows >= 0
+        return (rows + 4 // self.world_size) % len(rows), rows >= 0
 
 
 class RowsAttributeClassifier(AttributeClassifier):
@@ -186,7 +189,7 @@ class RowsCharCNNRNN(CharCNNRNN):
         return {"image": batch, "caption": captions, "label": torch.arange(len(batch))}
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        parts = [batch] if self.trainer.world_size == 2 else [batch[::2], batch[1::2]]
+        parts = [batch] if self.world_size == 2 else [batch[::2], batch[1::2]]
         return torch.stack([super(RowsCharCNNRNN, self).training_step(part, batch_idx) for part in parts]).mean()
 
 
@@ -202,7 +205,7 @@ class RowsImprovedGAN(Rows, ImprovedGAN):
         return self.rows((self.latent_dim,))
 
     def labelled_batch(self, size: int) -> tuple[Tensor, Tensor]:
-        rows = slice(self.trainer.global_rank, BATCH, self.trainer.world_size)
+        rows = slice(self.global_rank, BATCH, self.world_size)
         return self.labelled_images[rows], self.labels[rows]
 
 
@@ -268,7 +271,7 @@ class RowsGAWWN(Rows, GAWWN):
         return {"image": torch.nn.functional.pad(batch, (2, 2, 2, 2)), **places(batch)}
 
     def mismatch(self, text: Tensor) -> Tensor:
-        return text.roll(4 // self.trainer.world_size, 0)  # A rank has every other row, or every fourth.
+        return text.roll(4 // self.world_size, 0)  # A rank has every other row, or every fourth.
 
 
 class RowsKeypointGAN(Rows, KeypointGAN):
@@ -503,7 +506,35 @@ MODELS = {
     "vpn_recomputed": lambda: RowsVPN((1, 3, 4, 12), 1, 2, 2, 1, 1, 8, recompute=True, lr=0.01),
 }
 
+
+class Lopsided(AdversarialModule):
+    """One parameter is of both ranks' losses, one of the second rank's alone, one of none, and one is frozen."""
+
+    image_shape = (1, 28, 28)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = torch.nn.ParameterList(torch.ones(1) for _ in range(4))
+        self.values[3].requires_grad_(False)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+        both, second, *_ = self.values
+        self.step((self.optimizers(), (both + second if self.global_rank == 1 else both).sum()))
+
+    def on_train_end(self) -> None:
+        mean = 1 / self.world_size  # Of a gradient of 1 on one rank, and of none on the others.
+        values = torch.cat([value.detach() for value in self.values])
+        torch.testing.assert_close(values, values.new_tensor([1 - STEPS, 1 - STEPS * mean, 1, 1]))
+
+    def _sample(self, num_samples: int, condition: Any, generator: Any) -> Tensor:
+        raise NotImplementedError
+
+
 CHECKS = {
+    "lopsided": Lopsided,
     "initialization": lambda: StillGAN(hidden_size=4),
     "batch_normalisation": lambda: EachOwnStatistics((1, 28, 28), latent_dim=3, base_channels=2, lr=0.01),
 }
@@ -533,9 +564,37 @@ def _fit(name: str, devices: int, path: Path) -> None:
         torch.save({"parameters": model.state_dict(), "noise": noise.draws}, path)
 
 
+def _run_by_fabric(name: str, devices: int, path: Path) -> None:
+    """The same by a loop of one's own."""
+    torch.manual_seed(0)
+    model = MODELS[name]().double()  # Before there are optimizers, which may keep numbers of the weights' type.
+    if hasattr(model, "initialized"):
+        model.initialized.fill_(True)
+    images = held_out_digits()[: BATCH * STEPS].round().double()
+    fabric = Fabric(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", precision="64-true")
+    fabric.launch()
+    optimizers = list(optimizers_in(model.configure_optimizers()))
+    network, *optimizers = fabric.setup(model, *optimizers) if optimizers else [fabric.setup(model)]
+    fabric.call("setup", stage="fit")
+    fabric.call("on_train_epoch_start")
+    for batch_idx, batch in enumerate(images.split(BATCH)):
+        with fabric.autocast():  # On one device Fabric leaves the precision to the loop.
+            loss = network.training_step(batch[fabric.global_rank :: devices], batch_idx)
+        if model.automatic_optimization:
+            optimizers[0].zero_grad()
+            fabric.backward(loss)
+            optimizers[0].step()
+    fabric.call("on_train_epoch_end")
+    if fabric.is_global_zero:
+        torch.save(model.state_dict(), path)
+
+
 def _rank(path: Path) -> None:
+    ranks = int(os.environ["WORLD_SIZE"])
     for name in [*MODELS, *CHECKS]:
-        _fit(name, int(os.environ["WORLD_SIZE"]), path / f"{name}.pt")
+        _fit(name, ranks, path / f"{name}.pt")
+        if name in MODELS:
+            _run_by_fabric(name, ranks, path / f"{name}_fabric.pt")
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)], ids="{} ranks".format)
@@ -559,10 +618,22 @@ def test_ranks_equal_one_process_on_the_joined_batch(name: str, ranks: Path, tmp
     _fit(name, 1, tmp_path / "one.pt")
     one = torch.load(tmp_path / "one.pt", weights_only=True)["parameters"]
     several = torch.load(ranks / f"{name}.pt", weights_only=True)["parameters"]
+    _run_by_fabric(name, 1, tmp_path / "fabric.pt")
+    fabric, several_by_fabric = (
+        torch.load(path, weights_only=True) for path in (tmp_path / "fabric.pt", ranks / f"{name}_fabric.pt")
+    )
+    kinds = [("ranks", several, one), ("Fabric", fabric, one), ("Fabric on ranks", several_by_fabric, fabric)]
+    if isinstance(model, (AttributeClassifier, DigitClassifier)):
+        del kinds[1]  # Their step size goes through one cycle in as many steps as the Trainer says.
     for key, value in one.items():
-        torch.testing.assert_close(
-            several[key], value, rtol=1e-9, atol=1e-12, msg=lambda text, key=key: f"{key}: {text}"
-        )
+        for kind, others, expected in kinds:
+            torch.testing.assert_close(
+                others[key],
+                expected[key],
+                rtol=1e-9,
+                atol=1e-12,
+                msg=lambda text, key=key, kind=kind: f"{kind} {key}: {text}",
+            )
         assert key not in start or not torch.equal(value.float(), start[key]), f"{key} did not move"
 
 

@@ -1,7 +1,9 @@
 """Every model with its data in a size that trains in a second or two: the recipes on digits, made smaller."""
 
 import inspect
+import itertools
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gen import datamodules, models
 from lightning_gen._lightning import LightningDataModule
@@ -129,6 +132,35 @@ def judge() -> str:
     path = Path(tempfile.mkdtemp()) / "judge.ckpt"
     torch.save({"hyper_parameters": dict(model.hparams), "state_dict": model.state_dict()}, path)
     return str(path)
+
+
+@cache
+def tiny_batches(name: str) -> list[dict[str, Any]]:
+    """The first three training batches of a tiny model's data, as its hooks leave them."""
+    _, data = tiny(name)
+    data.prepare_data()
+    data.setup("fit")
+    torch.manual_seed(0)
+    batches = itertools.islice(data.train_dataloader(), 3)
+    return [data.on_after_batch_transfer(data.on_before_batch_transfer(batch, 0), 0) for batch in batches]
+
+
+class Endless(IterableDataset[dict[str, Any]]):
+    """Batches again and again; it counts what is read."""
+
+    def __init__(self, batches: list[dict[str, Any]]) -> None:
+        self.batches = batches
+        self.read = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in itertools.cycle(self.batches):
+            self.read += 1
+            yield batch
+
+
+def endless(name: str) -> DataLoader[dict[str, Any]]:
+    """A tiny model's batches again and again."""
+    return DataLoader(Endless(tiny_batches(name)), batch_size=None)
 
 
 def tiny(name: str) -> tuple[ImageModule, LightningDataModule]:

@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -27,6 +28,7 @@ from lightning_gen.checkpoints import (
     read_checkpoint,
     saved_class,
 )
+from lightning_gen.commands.optimizer import choose_optimizer
 from lightning_gen.errors import CheckpointError, DataError, LightningGenError, TrainingError
 from lightning_gen.nn.frozen import resolve_class
 from lightning_gen.parser import OneLineErrors, RecipeAction, one_line, own_error
@@ -60,7 +62,16 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         return parser
 
     def add_arguments_to_parser(self, parser: Parser) -> None:
-        """The `checkpoint` section, and what the data tell the model."""
+        """The `checkpoint` section, the optimizer, and what the data tell the model."""
+        parser.add_subclass_arguments(
+            torch.optim.Optimizer,
+            "optimizer",
+            skip={"params", "lr"},
+            instantiate=False,
+            required=False,
+            fail_untyped=False,
+            help="Class of the model's optimizers, in place of its own; --optimizer.lr is --model.lr.",
+        )
         parser.add_lightning_class_args(pl.callbacks.ModelCheckpoint, "checkpoint")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_on_train_epoch_end": True})
         for name in LINKED:
@@ -126,6 +137,9 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
                     f"{name}={tuple(given)} was given, and {type(self.datamodule).__name__} has {name[:5]}s of "
                     f"{tuple(offered)}; leave {name} out, it comes from the data."
                 )
+        if config.optimizer is not None:
+            kind = resolve_class(config.optimizer.class_path, torch.optim.Optimizer)
+            choose_optimizer(self.model, kind, dict(config.optimizer.init_args))
         if config.ckpt_path is not None:
             check_checkpoint(config.ckpt_path, self.model, resume=self.subcommand == "fit")
 
@@ -207,6 +221,8 @@ def from_checkpoint(command: str, options: list[str]) -> list[str]:
         check_class_paths(run)
         keys = run["trainer"] if command == "fit" else ("callbacks", "logger")  # The device is not the run's.
         config["trainer"] = {key: run["trainer"][key] for key in keys}
+        if command == "fit" and run.get("optimizer"):
+            config["optimizer"] = run["optimizer"]
     return [f"--config={yaml.safe_dump(config, default_flow_style=True, width=math.inf)}", *options]  # JSON has no inf.
 
 
@@ -217,6 +233,8 @@ def run(command: str, options: list[str]) -> None:
     # Said before the first validation; after it, a figure that is not there is an error.
     warnings.filterwarnings("ignore", r".*could not find the monitored key")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")  # Lightning's own, of no use to anybody.
+    # The step size has one name, under which a checkpoint knows it.
+    options = [re.sub(r"^--optimizer(\.init_args)?\.lr(?=$|=)", "--model.lr", option) for option in options]
     try:
         TrainerCLI(
             LightningModule,

@@ -27,7 +27,7 @@ from lightning_gen.arguments import Count, Decay, ImageShape, NonNegative, Share
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.models.adversarial import AdversarialModule
-from lightning_gen.models.base import Condition
+from lightning_gen.models.base import Condition, FirstLook
 from lightning_gen.models.conditional import ConditionalModule
 from lightning_gen.nn.initialization import initialize_normal
 
@@ -183,6 +183,8 @@ class ACGAN(ConditionalModule, AdversarialModule):
         """
         for _ in self.checked_images(batches):
             pass
+        if isinstance(batches, FirstLook) and not batches.whole:
+            return  # What was not looked at may have them.
         there = self.frequencies.nonzero().flatten().tolist()
         if absent := sorted(set(self.classes) - set(there)):
             raise DataError(

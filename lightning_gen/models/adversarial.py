@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_gen._lightning import before_backward, before_optimizer_step, loss_scaler
 from lightning_gen.arguments import NonNegative, Size, check_arguments
+from lightning_gen.errors import TrainingError
 from lightning_gen.models.base import GenerativeModule
 
 
@@ -57,51 +60,100 @@ class AdversarialModule(GenerativeModule):
             std *= max(1 - self.current_epoch / self.input_noise_epochs, 0.0)
         return images + std * torch.randn_like(images) if std else images
 
+    def on_fit_start(self) -> None:
+        """Also refuse an optimizer that `step` cannot step.
+
+        Raises:
+            TrainingError: if one asks for the loss within its own step.
+        """
+        for optimizer in self.trainer.optimizers:
+            closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+            if closure is not None and closure.default is closure.empty:
+                raise TrainingError(
+                    f"{type(optimizer).__name__} computes losses within its step, and {type(self).__name__} steps by "
+                    "gradients that are there already; choose another optimizer, such as AdamW."
+                )
+        super().on_fit_start()
+
+    def own_optimizers(self) -> list[Any]:
+        """The optimizers as a list, also where there is only one."""
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def own_schedules(self) -> list[Any]:
+        """What `configure_optimizers` gave for the step sizes, perhaps nothing; a loop of one's own has them itself."""
+        schedules = None if self._trainer is None else self.lr_schedulers()
+        return schedules if isinstance(schedules, list) else [schedules] if schedules else []
+
+    def first_lr(self, group: dict[str, Any]) -> float:
+        """The step size that a group of parameters began with, whoever made its optimizer; kept with the group."""
+        # Checkpoints of before have groups without it, and were made with `lr`.
+        return group.setdefault("initial_lr", self.hparams["lr"] if self.current_epoch else group["lr"])
+
     def step(self, *updates: tuple[Any, Tensor]) -> None:
         """Update each optimizer on its loss, all of them from the parameters as they are now.
 
         Every gradient is computed before any optimizer moves, only for that optimizer's own parameters, and averaged
         over ranks in one reduction. So a simultaneous update is one call with all pairs, an alternating one is a call
-        for each, and no network gets a gradient of another's loss.
+        for each, and no network gets a gradient of another's loss. Parameters that are frozen, or that no rank's loss
+        depends on, stay as they are.
 
         Args:
             updates: pairs of an optimizer (one of `self.optimizers()`) and the scalar loss that it minimises.
         """
-        precision = self.trainer.precision_plugin
-        scaler = getattr(precision, "scaler", None)
+        scaler = loss_scaler(self)
         scale = scaler.get_scale() if scaler is not None else 1.0
-        owned = [[p for group in optimizer.param_groups for p in group["params"]] for optimizer, _ in updates]
-        gradients: list[Tensor] = []
+        owned = [
+            [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+            for optimizer, _ in updates
+        ]
+        places: set[int] = set()
         for index, ((_, loss), parameters) in enumerate(zip(updates, owned, strict=True)):
-            loss = precision.pre_backward(loss / self.accumulate_grad_batches, self)
-            gradients += torch.autograd.grad(loss, parameters, retain_graph=index < len(updates) - 1)
-        for parameter, gradient in zip((p for ps in owned for p in ps), gradients, strict=True):
-            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+            if not parameters:
+                continue
+            loss, keep = before_backward(self, loss / self.accumulate_grad_batches), index < len(updates) - 1
+            gradients = torch.autograd.grad(loss, parameters, retain_graph=keep, allow_unused=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is None:
+                    continue
+                if gradient.data_ptr() in places or 0 in gradient.stride():  # Those of a sum's terms are one tensor.
+                    gradient = gradient.clone()
+                places.add(gradient.data_ptr())
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
         ready = [index for index, (optimizer, _) in enumerate(updates) if self._is_due(optimizer)]
         self._average_over_ranks([p for index in ready for p in owned[index]])
         for index in ready:
-            if scaler is not None and scaler.get_scale() != scale:  # The optimizer before this one changed it.
-                torch._foreach_mul_([p.grad for p in owned[index]], scaler.get_scale() / scale)
-            optimizer = updates[index][0]
+            optimizer, moved = updates[index][0], [p.grad for p in owned[index] if p.grad is not None]
+            if scaler is not None:
+                if not moved:
+                    continue  # A scaler refuses a step without any gradient.
+                if scaler.get_scale() != scale:  # The optimizer before this one changed it.
+                    torch._foreach_mul_(moved, scaler.get_scale() / scale)
+            before_optimizer_step(self, optimizer)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
     def _is_due(self, optimizer: Any) -> bool:
         """Count the call; true when the gradients of enough calls have come together, or the epoch ends."""
         calls = self._calls.get(id(optimizer), 0) + 1
-        due = calls >= self.accumulate_grad_batches or self.trainer.is_last_batch
+        due = calls >= self.accumulate_grad_batches or self.is_last_batch
         self._calls[id(optimizer)] = 0 if due else calls
         return due
 
     def _average_over_ranks(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Average the gradients over ranks in one flat reduction."""
-        if self.trainer.world_size == 1 or not parameters:
+        """Average the gradients over ranks in one flat reduction; a parameter has one if it has one on any rank."""
+        if self.world_size == 1 or not parameters:
             return
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = self.trainer.strategy.reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
-        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        used = gradients[0].new_tensor([p.grad is not None for p in parameters])
+        means = self.reduce(torch.cat([*(g.flatten() for g in gradients), used]), "mean")
+        *parts, used = means.split([*(g.numel() for g in gradients), len(used)])
+        for index, (parameter, mean) in enumerate(zip(parameters, parts, strict=True)):
+            if parameter.grad is not None:
+                parameter.grad.copy_(mean.view_as(parameter))
+            elif used[index] > 0:  # Of another rank; here alone does the host wait for the device.
+                parameter.grad = mean.view_as(parameter).to(parameter.dtype)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip: called once gradients are whole, averaged and unscaled."""
@@ -118,13 +170,14 @@ class LinearDecay(AdversarialModule):
 
     def on_train_epoch_start(self) -> None:
         """Set the step size."""
-        for optimizer in self.trainer.optimizers:
+        for optimizer in self.own_optimizers():
             for group in optimizer.param_groups:
-                group["lr"] = self.lr_at(self.current_epoch)
+                group["lr"] = self.lr_at(self.current_epoch, self.first_lr(group))
 
-    def lr_at(self, epoch: int) -> float:
-        """Step size in an epoch, counted from 0."""
+    def lr_at(self, epoch: int, start_lr: float | None = None) -> float:
+        """Step size in an epoch, counted from 0, of one that begins with `start_lr`; `lr` if None."""
+        lr = self.hparams["lr"] if start_lr is None else start_lr
         if (decay := self.hparams["lr_decay_epochs"]) is None:
-            return self.hparams["lr"]
+            return lr
         start, end = decay
-        return self.hparams["lr"] * min(max((end - epoch) / (end - start), 0.0), 1.0)
+        return lr * min(max((end - epoch) / (end - start), 0.0), 1.0)

@@ -99,7 +99,8 @@ class AttributeClassifier(ImageModule):
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         lr, weight_decay = self.hparams["lr"], self.hparams["weight_decay"]
         optimizer = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
+        if (steps := self.training_steps()) is None:
+            return optimizer
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -7,15 +7,16 @@ import math
 import sys
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from lightning_gen._lightning import LightningModule
+from lightning_gen._lightning import LightningModule, TrainingBatches, warn_of_mixture
 from lightning_gen.arguments import check_constructors, check_memory, check_types, class_path, plain
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.bounds import bits_per_dim
@@ -28,6 +29,11 @@ Condition = Mapping[str, Any]
 
 PIXELS = ("image", "video", "source")
 """The keys of batches and conditions that hold pixels in [0, 1]."""
+
+NO_BATCH = (
+    "There is no training batch: the data have no image, or, under drop_last=True, fewer than batch_size; give a "
+    "smaller batch_size, or more images."
+)
 
 
 def as_batch(batch: Any) -> Batch:
@@ -95,8 +101,8 @@ def pixel_frequencies(batches: Iterable[Any]) -> Tensor:
     """
     total, count = torch.zeros((), dtype=torch.float64), 0
     for batch in batches:
-        images = as_batch(batch)["image"].flatten(1)
-        total = total + images.sum(0, dtype=torch.float64).cpu()
+        images = as_batch(batch)["image"].flatten(1).cpu()
+        total = total + images.sum(0, dtype=torch.float64)
         count += len(images)
     return (total + 1) / (count + 2)
 
@@ -111,6 +117,50 @@ def loader_suffix(trainer: Any, dataloader_idx: int) -> str:
     return f"/dataloader_idx_{dataloader_idx}" if len(held_out_batches(trainer)) > 1 else ""
 
 
+class FirstLook(Iterable[Batch]):
+    """Training batches as a model sees them before it trains: named, the first one checked, and not too many.
+
+    A pass ends with the data, after `model.init_images` images, or where training will see no more of them
+    (`limit_train_batches`), unless the model needs more to begin. A bar shows one that takes longer than two seconds.
+
+    Args:
+        model: whose `as_batch` names the batches.
+        batches: those of its Trainer, or any others.
+        needed: images that the model cannot do without, however few training will see.
+        after_each: called after each batch.
+
+    Attributes:
+        whole: whether the last pass came to the data's end.
+    """
+
+    def __init__(
+        self, model: ImageModule, batches: Iterable[Any], needed: int, after_each: Callable[[], object]
+    ) -> None:
+        self.model, self.batches, self.needed, self.after_each = model, batches, needed, after_each
+        self.whole = False
+
+    def __iter__(self) -> Iterator[Batch]:
+        model, images = self.model, 0
+        self.whole, checked, model._modes_checked = False, model._modes_checked, set()
+        try:
+            name, quiet = type(model).__name__, getattr(self.batches, "quiet", False)
+            with tqdm(desc=f"{name} looks at the data", unit=" images", delay=2, leave=False, disable=quiet) as bar:
+                for number, batch in enumerate(self.batches, start=1):
+                    batch = model.as_batch(batch)
+                    yield batch
+                    images += (size := len(batch[model.data_key]))
+                    bar.update(size)
+                    self.after_each()
+                    enough = number >= getattr(self.batches, "limit", math.inf) and images >= self.needed
+                    if enough or images >= model.init_images:
+                        return
+        finally:
+            model._modes_checked = checked  # Training checks its own first batch: it may draw noise for that.
+        if not images:
+            raise DataError(NO_BATCH)
+        self.whole = True
+
+
 class ImageModule(LightningModule):
     """A LightningModule on images: it names and checks its batches, and its checkpoints load by themselves.
 
@@ -118,16 +168,20 @@ class ImageModule(LightningModule):
         image_shape: `(C, H, W)` of one image, or `(C, T, H, W)` of one video.
         data_key: the batch key of what is modelled: images, videos, or keypoints `(N, P, 3)`.
         dtype: of the weights, and so of noise and of what a batch becomes.
+        init_images: how many training images, at most, are looked at before training (see `FirstLook`).
     """
 
     image_shape: tuple[int, ...]
     data_key: Literal["image", "video", "keypoints"] = "image"
     dtype: torch.dtype
     _given: Set[str] = frozenset()
+    init_images: int = 100_000
 
     def __init__(self) -> None:
         super().__init__()
+        warn_of_mixture(type(self).__name__)
         self._modes_checked: set[bool] = set()
+        self._epoch = 0
 
     def save_hyperparameters(self, *args: Any, frame: FrameType | None = None, **kwargs: Any) -> None:
         """Keep the constructor's arguments, once ours are checked against their annotations, as plain values.
@@ -209,8 +263,89 @@ class ImageModule(LightningModule):
 
         Here and not in `on_fit_start`, which comes after the random state of a checkpoint has been restored.
         """
-        if stage == "fit" and self.trainer.world_size > 1:
-            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
+        if stage == "fit" and self.world_size > 1:
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
+
+    def on_fit_end(self) -> None:
+        """Say that there was nothing to train on, over which Lightning passes with a warning."""
+        if self.trainer.num_training_batches == 0 and self.trainer.limit_train_batches != 0:
+            raise DataError(NO_BATCH)
+
+    # One process or several, under a Trainer, Fabric or a loop of one's own ---------------------------------------
+
+    @property
+    def current_epoch(self) -> int:
+        """The Trainer's epoch, from 0; without one, as under Fabric, what a loop of one's own has set it to."""
+        return self._epoch if self._trainer is None else self._trainer.current_epoch
+
+    @current_epoch.setter
+    def current_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    @property
+    def world_size(self) -> int:
+        """How many processes train together."""
+        return 1 if self._trainer is None and self._fabric is None else self.trainer.world_size
+
+    @property
+    def global_rank(self) -> int:
+        """Which of them this is; Lightning's own property is 0 in all of Fabric's."""
+        return 0 if self._trainer is None and self._fabric is None else self.trainer.global_rank
+
+    @property
+    def is_last_batch(self) -> bool:
+        """Whether the Trainer's epoch ends with this batch; without a Trainer nobody knows."""
+        return self._trainer is not None and self._trainer.is_last_batch
+
+    def reduce(self, values: Tensor, reduce_op: Literal["sum", "mean"]) -> Tensor:
+        """The sum or the mean of a tensor over all processes, on each of them."""
+        if self._fabric is not None:
+            return self._fabric.strategy.all_reduce(values, reduce_op=reduce_op)
+        return values if self._trainer is None else self._trainer.strategy.reduce(values, reduce_op=reduce_op)
+
+    def from_first_rank(self, value: Any) -> Any:
+        """The first process's value, on each of them."""
+        return value if self.world_size == 1 else self.trainer.strategy.broadcast(value)
+
+    def look_at_data(
+        self, function: Callable[[FirstLook], Any], batches: Iterable[Any] | None = None, needed: int = 0
+    ) -> Any:
+        """What a function makes of training batches on the first rank, on every rank.
+
+        The others hear of each batch: one silence as long as the whole could outlast their patience, half an hour.
+
+        Args:
+            function: of the batches.
+            batches: to be looked at; the Trainer's if None.
+            needed: see `FirstLook`.
+        """
+        if self.global_rank > 0:
+            while not (answer := self.from_first_rank(())):
+                pass
+            return answer[0]
+        given = TrainingBatches(self.trainer) if batches is None else batches
+        if isinstance(given, TrainingBatches) and given.empty:
+            raise DataError(NO_BATCH)
+        result = function(FirstLook(self, given, needed, lambda: self.from_first_rank(())))
+        return self.from_first_rank((result,))[0]
+
+    def training_steps(self) -> int | None:
+        """How many steps `fit` makes in all, for schedules; None if nobody can know, as in a loop of one's own.
+
+        Raises:
+            DataError: if the Trainer could be told: it has no end, or data without a length.
+        """
+        if self._trainer is None or self._trainer.limit_train_batches == 0:
+            return None
+        steps = self._trainer.estimated_stepping_batches
+        if not 0 <= steps < math.inf:
+            raise DataError(
+                f"The step size of {type(self).__name__} rises and falls over all steps, and the training data have no "
+                "length, or the training no end; give the Trainer max_steps, or limit_train_batches and max_epochs."
+            )
+        return max(int(steps), 1)
+
+    # What is saved and logged -------------------------------------------------------------------------------------
 
     def figure_protocols(self, stage: str) -> dict[str, str]:
         """The figures that validation and test log by themselves, as `{stage}/{name}`, for tables.
@@ -225,7 +360,7 @@ class ImageModule(LightningModule):
 
     def log_of_loader(self, figures: Mapping[str, Any], dataloader_idx: int, **settings: Any) -> None:
         """Log, at the end of an epoch, what was gathered over a held-out loader; a step's figures Lightning names."""
-        suffix = loader_suffix(self.trainer, dataloader_idx)
+        suffix = "" if self._trainer is None else loader_suffix(self._trainer, dataloader_idx)
         named = {f"{name}{suffix}": value for name, value in figures.items()}
         self.log_dict(named, add_dataloader_idx=False, **settings)
 
@@ -341,25 +476,44 @@ class GenerativeModule(ImageModule):
             for module in training:
                 module.training = True
 
-    def initialize_from(self, batches: Iterable[Any]) -> None:
-        """Set what depends on the data (an output bias from pixel means, a reference batch), once before training.
+    # Before training --------------------------------------------------------------------------------------------
 
-        Called with the training batches at the start of the first `fit`, on the first rank; never on resume.
+    @property
+    def needed_images(self) -> int:
+        """How many images `initialize_from` cannot do without, however few training will see."""
+        return 0
+
+    def initialize_from(self, batches: Iterable[Any]) -> None:
+        """Set what depends on the data (an output bias from pixel means, a reference batch); see `initialize`."""
+
+    def initialize(self, batches: Iterable[Any] | None = None) -> None:
+        """Let `initialize_from` look at training batches on the first rank, and give its result to the others; once.
+
+        A Trainer's `fit` does it, but not on resume. A loop of one's own calls it before its first step, on each rank.
+
+        Args:
+            batches: of all ranks, as the first rank is the only one to look at them; the Trainer's own if None.
         """
+        if not hasattr(self, "initialized") or self.initialized:
+            return
+
+        def begin(look: FirstLook) -> dict[str, Any]:
+            self.initialize_from(look)
+            self.initialized.fill_(True)
+            return self.state_dict()
+
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(0)  # Training's own stream stays untouched.
+            state = self.look_at_data(begin, batches, self.needed_images)
+        if self.global_rank > 0:
+            self.load_state_dict(state)
 
     # Lightning's hooks ------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Run `initialize_from` once, on the first rank, and give its result to the others."""
-        if hasattr(self, "initialized") and not self.initialized:
-            if self.trainer.is_global_zero:
-                devices = [self.device] if self.device.type == "cuda" else []
-                with torch.random.fork_rng(devices):  # Training's own stream stays untouched.
-                    torch.manual_seed(0)
-                    self.initialize_from(self.trainer.fit_loop._data_source.dataloader())
-                self.initialized.fill_(True)
-            if self.trainer.world_size > 1:
-                self.load_state_dict(self.trainer.strategy.broadcast(self.state_dict()))
+        """Take what depends on the data from training batches."""
+        if self.trainer.limit_train_batches != 0:  # Else nothing is trained.
+            self.initialize()
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Nothing by itself; the step lets evaluation callbacks run."""
@@ -455,7 +609,7 @@ class LikelihoodModule(GenerativeModule):
             wide = torch.float32 if log_probs.device.type == "mps" else torch.float64
             log_probs = log_probs.to(wide)
             moments = torch.stack([log_probs.new_tensor(len(log_probs)), log_probs.sum(), log_probs.square().sum()])
-            count, total, square = self.trainer.strategy.reduce(moments, reduce_op="sum").tolist()
+            count, total, square = self.reduce(moments, "sum").tolist()
             mean = total / count
             variance = max(square / count - mean**2, 0.0)
             errors = self.in_units((variance / max(count - 1, 1)) ** 0.5)

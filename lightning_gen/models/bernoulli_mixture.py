@@ -62,6 +62,10 @@ class BernoulliMixture(LikelihoodModule):
         self.weights = nn.Parameter(torch.full((num_components,), 1 / num_components))
         self.logits = nn.Parameter((0.25 + 0.5 * torch.rand(num_components, *self.image_shape)).logit())
 
+    @property
+    def needed_images(self) -> int:
+        return len(self.weights)
+
     def initialize_from(self, batches: Iterable[Any]) -> None:
         """Start each component half way from the mean training image to an image of its own."""
         images: list[Tensor] = []
@@ -128,14 +132,23 @@ class BernoulliMixture(LikelihoodModule):
         with torch.autocast(images.device.type, enabled=False):
             self._counts += responsibilities.sum(0)
             self._sums += torch.tensordot(responsibilities, images, dims=([0], [0]))
-        # A batch is a step, though no optimizer counts it: ModelCheckpoint saves nothing while global_step stands.
-        steps = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        steps.increment_ready()
-        steps.increment_completed()
-        if self.trainer.is_last_batch:
-            reduce = self.trainer.strategy.reduce
-            self.maximize(reduce(self._counts, reduce_op="sum"), reduce(self._sums, reduce_op="sum"))
+        if self._trainer is not None:
+            # A batch is a step, though no optimizer counts it: ModelCheckpoint saves nothing while global_step stands.
+            steps = self._trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+            steps.increment_ready()
+            steps.increment_completed()
+        if self.is_last_batch:
+            self._maximize_all()
         self.log("train/loss", -log_prob.mean(), prog_bar=True)
+
+    def on_train_epoch_end(self) -> None:
+        """The M step of a loop of one's own, of which nobody knows the last batch before."""
+        if self._trainer is None:
+            self._maximize_all()
+
+    def _maximize_all(self) -> None:
+        """The M step on the sums of all ranks."""
+        self.maximize(self.reduce(self._counts, "sum"), self.reduce(self._sums, "sum"))
 
     @torch.no_grad()
     def maximize(self, counts: Tensor, sums: Tensor) -> None:

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from lightning_gen.arguments import ImageShape, NonNegative, Size
 from lightning_gen.errors import CheckpointError, ConditionError, DataError, did_you_mean
 from lightning_gen.functional.captions import read_digit_caption
-from lightning_gen.models.base import Batch, ImageModule, as_batch
+from lightning_gen.models.base import Batch, FirstLook, ImageModule, as_batch
 from lightning_gen.nn.digits import convolution
 
 END = 0  # The index of what begins and ends a text; words count from 1.
@@ -85,7 +85,8 @@ class CaptionNetwork(nn.Module):
 class Captioner(ImageModule):
     """Puts images into words; the defaults are the published sizes.
 
-    The vocabulary is that of the training captions, counted when training begins, and part of the checkpoint.
+    The vocabulary is that of the training captions, counted when training begins, and part of the checkpoint. Of more
+    than `init_images` images the first ones are counted; words that only others have are left out when it trains.
 
     Args:
         image_shape: `(C, H, W)`.
@@ -140,16 +141,25 @@ class Captioner(ImageModule):
 
     def setup(self, stage: str) -> None:
         """Count the words of the training captions before the first `fit`."""
-        if stage == "fit" and self.network is None:
+        if stage == "fit" and self.network is None and self.trainer.limit_train_batches != 0:
             with torch.random.fork_rng(devices=[]):  # Going through the data costs no draws of training's stream.
-                self.read_vocabulary(self.trainer.fit_loop._data_source.dataloader())
+                self.read_vocabulary()
         super().setup(stage)
 
-    def read_vocabulary(self, batches: Iterable[Any]) -> None:
-        """Take the vocabulary, the words' frequencies and the most frequent caption from training batches."""
-        texts: Counter[tuple[str, ...]] = Counter()
-        for batch in batches:
-            texts.update(tuple(split_words(text)) for row in self._captions(as_batch(batch)) for text in row)
+    def read_vocabulary(self, batches: Iterable[Any] | None = None) -> None:
+        """Take the vocabulary, the words' frequencies and the most frequent caption from training batches.
+
+        A Trainer does it before the first `fit`; a loop of one's own before it makes the optimizer.
+
+        Args:
+            batches: of all ranks, as the first rank is the only one to read them; the Trainer's own if None.
+        """
+
+        def count(look: FirstLook) -> Counter[tuple[str, ...]]:
+            rows = (row for batch in look for row in self._captions(batch))
+            return Counter(tuple(split_words(text)) for row in rows for text in row)
+
+        texts: Counter[tuple[str, ...]] = self.look_at_data(count, batches)
         counts: Counter[str] = Counter()
         for words, number in texts.items():
             counts.update({word: number * words.count(word) for word in set(words)})
@@ -247,7 +257,8 @@ class Captioner(ImageModule):
         batch = self.as_batch(batch)
         rows = self._captions(batch)
         shares = torch.rand(len(rows)).tolist()
-        words = self.encode([row[int(u * len(row))] for u, row in zip(shares, rows, strict=True)])
+        texts = [split_words(row[int(u * len(row))]) for u, row in zip(shares, rows, strict=True)]
+        words = self.encode([" ".join(word for word in text if word in self.indices) for text in texts])
         log_probs = self.word_log_probs(self._trained().image(batch["image"]), words)
         loss = -log_probs.sum() / ((words != END).sum() + len(words))
         self.log("train/loss", loss, prog_bar=True)
@@ -299,7 +310,7 @@ class Captioner(ImageModule):
 
     def _log_figures(self, stage: str) -> None:
         for dataloader_idx, rows in self._sums.items():
-            sums = self.trainer.strategy.reduce(torch.stack(rows).sum(0), reduce_op="sum").tolist()
+            sums = self.reduce(torch.stack(rows).sum(0), "sum").tolist()
             number, log_probs, by_unigram, right, common, described = sums
             perplexity, unigram = math.exp(-log_probs / number), math.exp(-by_unigram / number)
             figures = {f"{stage}/perplexity": perplexity, f"{stage}/perplexity_unigram": unigram}

@@ -468,16 +468,15 @@ class DGNAM(AdversarialModule):
 
     def _of_all_ranks(self, loss: Tensor) -> float:
         """A loss as one number, the same on all ranks: they pause together."""
-        return float(self.trainer.strategy.reduce(loss.detach(), reduce_op="mean"))
+        return float(self.reduce(loss.detach(), "mean"))
 
     def configure_optimizers(self) -> list[Optimizer]:
         """One optimizer for the discriminator, one for the generator."""
         return [self.adam(self.discriminator), self.adam(self.generator)]
 
     def adam(self, network: nn.Module) -> Optimizer:
-        """Adam on what of a network is trained."""
-        own = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        return torch.optim.Adam(own, lr=self.hparams["lr"], betas=tuple(self.hparams["betas"]))
+        """Adam on a network."""
+        return torch.optim.Adam(network.parameters(), lr=self.hparams["lr"], betas=tuple(self.hparams["betas"]))
 
     # Sampling ---------------------------------------------------------------------------------------------------
 

@@ -216,7 +216,8 @@ class EoNADE(LikelihoodModule):
         return optimizers, schedules
 
     def _score(self, batch: Batch) -> Tensor:
-        return self.log_prob(batch["image"], num_orderings=None if self.trainer.testing else 1)
+        testing = self._trainer is not None and self._trainer.testing
+        return self.log_prob(batch["image"], num_orderings=None if testing else 1)
 
     def likelihood_protocol(self, stage: str) -> str:
         """How `val/nll` and `test/nll` were computed, for tables."""

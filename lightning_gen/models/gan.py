@@ -73,7 +73,7 @@ def mean_image(batches: Iterable[Tensor]) -> Tensor:
     """
     total, count = torch.zeros(()), 0
     for images in batches:
-        total = total + images.flatten(1).sum(0, dtype=torch.float64).cpu()
+        total = total + images.cpu().flatten(1).sum(0, dtype=torch.float64)
         count += len(images)
     return (total / count).clamp(1e-7, 1 - 1e-7)
 
@@ -89,15 +89,16 @@ class DecayedSGD(AdversarialModule):
 
     def decay_lr(self) -> None:
         """Divide the step sizes by `lr_decay`, down to `lr_min`; once a batch."""
-        for optimizer in self.trainer.optimizers:
+        for optimizer in self.own_optimizers():
             for group in optimizer.param_groups:
                 group["lr"] = max(group["lr"] / self.hparams["lr_decay"], self.hparams["lr_min"])
 
     def on_train_epoch_start(self) -> None:
-        """Raise the momentum."""
-        for optimizer in self.trainer.optimizers:
+        """Raise the momentum, if the optimizers have one."""
+        for optimizer in self.own_optimizers():
             for group in optimizer.param_groups:
-                group["momentum"] = self.momentum_at(self.current_epoch)
+                if "momentum" in group:
+                    group["momentum"] = self.momentum_at(self.current_epoch)
 
     def momentum_at(self, epoch: float) -> float:
         """Momentum in an epoch, counted from 0: linear from epoch 1 to `momentum_epochs`."""

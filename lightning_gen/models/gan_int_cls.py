@@ -470,7 +470,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         """Let the step sizes of the game fall, as long as it is played."""
         if not self.is_playing:
             return
-        for schedule in self.lr_schedulers():  # type: ignore[union-attr]
+        for schedule in self.own_schedules():
             schedule.step()
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[StepLR]]:
@@ -479,11 +479,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         if self.style_from_epoch is not None:
             networks.append(self.style_encoder)
         optimizers: list[Optimizer] = [
-            torch.optim.Adam(
-                [parameter for parameter in network.parameters() if parameter.requires_grad],
-                lr=self.hparams["lr"],
-                betas=tuple(self.hparams["betas"]),
-            )
+            torch.optim.Adam(network.parameters(), lr=self.hparams["lr"], betas=tuple(self.hparams["betas"]))
             for network in networks
         ]
         return optimizers, [

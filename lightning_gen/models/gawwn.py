@@ -454,7 +454,7 @@ class GAWWN(CaptionedModule, AdversarialModule):
 
     def on_train_epoch_end(self) -> None:
         """Let the step sizes fall."""
-        for schedule in self.lr_schedulers():  # type: ignore[union-attr]
+        for schedule in self.own_schedules():
             schedule.step()
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[StepLR]]:

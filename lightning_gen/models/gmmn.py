@@ -249,7 +249,7 @@ class GMMN(AdversarialModule):
         """Section 4.1: one layer at a time on the codes of the layers below, then all of them."""
         assert self.autoencoder is not None
         phase, layers = self.phase, len(self.hparams["code_sizes"])
-        optimizer = self.optimizers()[phase]  # type: ignore[index]
+        optimizer = self.own_optimizers()[phase]
         if phase < layers:
             with self.evaluating(), torch.no_grad():
                 codes = self.autoencoder.encode(images, phase)
@@ -257,19 +257,21 @@ class GMMN(AdversarialModule):
         else:
             loss = self.autoencoder.loss(images)
             step = self.steps[0] - layers * self.hparams["pretraining_steps"]
-            optimizer.param_groups[0]["momentum"] = 0.0 if step < 50 else 0.5 if step < 200 else 0.9
+            for group in optimizer.param_groups:
+                if "momentum" in group:
+                    group["momentum"] = 0.0 if step < 50 else 0.5 if step < 200 else 0.9
         self.step((optimizer, loss))
         self._count(0)
         self.log("train/autoencoder_loss", loss, prog_bar=True)
 
     def _match(self, images: Tensor) -> None:
         """Algorithms 1 and 2: samples against as many images, or against their codes."""
-        optimizers = self.optimizers()  # A list, if there are several.
-        optimizer = optimizers[-1] if isinstance(optimizers, list) else optimizers
-        lr, momentum = self.hparams["lr"], self.hparams["momentum"]
-        if self.steps[1] >= self.hparams["lr_drop_step"]:
-            lr, momentum = lr / 10, 1 - (1 - momentum) / 10
-        optimizer.param_groups[0].update(lr=lr, momentum=momentum)
+        optimizer = self.own_optimizers()[-1]
+        momentum, dropped = self.hparams["momentum"], self.steps[1] >= self.hparams["lr_drop_step"]
+        for group in optimizer.param_groups:
+            group["lr"] = self.first_lr(group) / 10 if dropped else self.first_lr(group)
+            if "momentum" in group:
+                group["momentum"] = 1 - (1 - momentum) / 10 if dropped else momentum
 
         data = images
         if self.autoencoder is not None:
@@ -290,13 +292,13 @@ class GMMN(AdversarialModule):
         kernel = self.kernel(tuple(bandwidths))
         loss = sqrt_mmd2(data, samples, kernel) if self.biased else mmd2(data, samples, kernel, biased=False)
         # Each rank has the gradient by its own samples: the ranks' mean, which `step` takes, is to be their sum.
-        self.step((optimizer, loss * self.trainer.world_size))
+        self.step((optimizer, loss * self.world_size))
         self._count(1)
         self.log("train/loss", loss.float(), prog_bar=True)
 
     def _of_all_ranks(self, rows: Tensor) -> Tensor:
         """The rows of all ranks, `(N, D) -> (ranks * N, D)`; with a gradient where they are this rank's own."""
-        if self.trainer.world_size == 1:
+        if self.world_size == 1:
             return rows
         gathered = list(self.all_gather(rows.detach()))
         gathered[self.global_rank] = rows

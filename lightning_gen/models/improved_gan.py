@@ -34,7 +34,7 @@ from lightning_gen.errors import DataError
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss, saturating_loss
 from lightning_gen.functional.precision import widen
 from lightning_gen.models.adversarial import LinearDecay
-from lightning_gen.models.base import Batch, Condition, check_labels
+from lightning_gen.models.base import Batch, Condition, FirstLook, check_labels
 from lightning_gen.nn.minibatch_discrimination import MinibatchDiscrimination
 from lightning_gen.nn.virtual_batch_norm import VirtualBatchNorm
 from lightning_gen.nn.weight_norm import WeightNorm, initialize_from_data
@@ -306,6 +306,8 @@ class ImprovedGAN(LinearDecay):
         )
         self.discriminator = Discriminator(features, minibatch, head)
 
+        players = (self.discriminator, self.generator)
+        self.learned = [[name for name, p in net.named_parameters() if p.requires_grad] for net in players]
         self.histories = nn.ModuleList()
         if historical_averaging:
             sizes = [sum(p.numel() for p in parameters) for parameters in self.players()]
@@ -321,11 +323,18 @@ class ImprovedGAN(LinearDecay):
             self.register_buffer("labels", torch.zeros(num_labels, dtype=torch.long))
 
     def players(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """The parameters that the discriminator and the generator learn."""
-        d, g = ([p for p in net.parameters() if p.requires_grad] for net in (self.discriminator, self.generator))
-        return d, g
+        """The parameters that the discriminator and the generator learn, were none of them frozen since."""
+        d, g = self.learned
+        return [self.discriminator.get_parameter(name) for name in d], [
+            self.generator.get_parameter(name) for name in g
+        ]
 
     # Before training ------------------------------------------------------------------------------------------------
+
+    @property
+    def needed_images(self) -> int:
+        """Of labelled ones all that may be looked at, until there are enough of each class."""
+        return self.init_images if self.semi_supervised else INITIAL_IMAGES
 
     def initialize_from(self, batches: Iterable[Any]) -> None:
         """Draw the labelled images; set the scale and bias of each weight-normalised layer on 500 images."""
@@ -335,7 +344,7 @@ class ImprovedGAN(LinearDecay):
             self.labels.copy_(labels)
         images = torch.empty(0, *self.image_shape)
         for batch in batches:
-            images = torch.cat([images, self.as_batch(batch)["image"]])
+            images = torch.cat([images, self.as_batch(batch)["image"].cpu()])
             if len(images) >= INITIAL_IMAGES:
                 break
         initialize_from_data(self.discriminator, images[:INITIAL_IMAGES].to(self.device, self.dtype))
@@ -352,13 +361,15 @@ class ImprovedGAN(LinearDecay):
         numbers = torch.empty(0)
         for batch in batches:
             batch = self.as_batch(batch)
-            known = (given := self.labels_of(batch)) >= 0
-            images, labels = torch.cat([images, batch["image"][known]]), torch.cat([labels, given[known]])
+            known = (given := self.labels_of(batch).cpu()) >= 0
+            images, labels = torch.cat([images, batch["image"].cpu()[known]]), torch.cat([labels, given[known]])
             numbers = torch.cat([numbers, torch.rand(len(known), generator=generator)[known]])
             order = numbers.argsort()
             place = F.one_hot(labels[order], self.num_classes).cumsum(0).gather(1, labels[order][:, None])[:, 0]
             kept = order[place <= each]
             images, labels, numbers = images[kept], labels[kept], numbers[kept]
+            if isinstance(batches, FirstLook) and len(labels) == num_labels:
+                batches.needed = INITIAL_IMAGES
         counts = labels.bincount(minlength=self.num_classes)
         if len(labels) < num_labels:
             fewest = int(counts.argmin())
@@ -441,7 +452,7 @@ class ImprovedGAN(LinearDecay):
                 real_mean = widen(self.discriminator.features(images)).mean(0)
             difference = widen(self.discriminator.features(fake)).mean(0) - real_mean
             # The means are over the images of all ranks; step() averages the gradients, which pass each rank's own.
-            everywhere = self.trainer.strategy.reduce(difference.detach().clone(), reduce_op="mean")
+            everywhere = self.reduce(difference.detach().clone(), "mean")
             difference = difference + (everywhere - difference).detach()
             squared = self.hparams["network"] == "mnist"  # The authors' code for colour images takes absolute values.
             loss = (difference.square() if squared else difference.abs()).mean()

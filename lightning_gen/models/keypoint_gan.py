@@ -239,7 +239,7 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
 
     def on_train_epoch_end(self) -> None:
         """Let the step sizes fall."""
-        for schedule in self.lr_schedulers():  # type: ignore[union-attr]
+        for schedule in self.own_schedules():
             schedule.step()
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[StepLR]]:

@@ -104,7 +104,7 @@ class LabelReader(ImageModule):
 
     def _log_scores(self, stage: str) -> None:
         for dataloader_idx, confusions in self._confusions.items():
-            scores = label_scores(self.trainer.strategy.reduce(torch.stack(confusions).sum(0), reduce_op="sum"))
+            scores = label_scores(self.reduce(torch.stack(confusions).sum(0), "sum"))
             figures = {f"{stage}/{name}": score for name, score in zip(LabelScores._fields, scores, strict=True)}
             self.log_of_loader(figures, dataloader_idx)
         self._confusions.clear()

@@ -324,15 +324,16 @@ class LAPGAN(ConditionalModule, AdversarialModule):
 
     def on_train_epoch_start(self) -> None:
         """Set step sizes and momentum to the epoch's."""
-        for optimizer in self.trainer.optimizers:
-            for level, group in zip(self.trained, optimizer.param_groups, strict=True):
-                group["lr"] = self.lr_at(self.current_epoch, level)
+        for optimizer in self.own_optimizers():
+            for level, group in zip(self.trained, optimizer.param_groups, strict=False):  # Others may have added some.
+                group["lr"] = self.lr_at(self.current_epoch, level, self.first_lr(group))
                 if "momentum" in group:
                     group["momentum"] = group["dampening"] = self.momentum_at(self.current_epoch)
 
-    def lr_at(self, epoch: int, level: int) -> float:
-        """Step size in an epoch, counted from 0."""
-        return self.hparams["lr"] / self.hparams["lr_decay"][min(level, 1)] ** epoch
+    def lr_at(self, epoch: int, level: int, start_lr: float | None = None) -> float:
+        """Step size of a level in an epoch, counted from 0, of one that begins with `start_lr`; `lr` if None."""
+        lr = self.hparams["lr"] if start_lr is None else start_lr
+        return lr / self.hparams["lr_decay"][min(level, 1)] ** epoch
 
     def momentum_at(self, epoch: int) -> float:
         """Momentum in an epoch, counted from 0."""
@@ -406,7 +407,7 @@ class LAPGAN(ConditionalModule, AdversarialModule):
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score validation images with every width, if `parzen_samples` asks for it."""
-        if self.parzen_samples and not self.trainer.sanity_checking:
+        if self.parzen_samples and (self._trainer is None or not self._trainer.sanity_checking):
             self._score(batch, batch_idx, dataloader_idx, WIDTHS.to(self.device).expand(len(self.sizes), -1))
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -427,7 +428,7 @@ class LAPGAN(ConditionalModule, AdversarialModule):
         """
         for dataloader_idx, parts in self._scores.items():
             scores = torch.cat(parts)
-            best = self.trainer.strategy.reduce(scores.sum(0), reduce_op="sum").argmax(1)  # (levels,)
+            best = self.reduce(scores.sum(0), "sum").argmax(1)  # (levels,)
             if dataloader_idx == 0:
                 self.widths.copy_(WIDTHS.to(best.device)[best])
             self._log_scores("val", dataloader_idx, scores, best)
@@ -444,7 +445,7 @@ class LAPGAN(ConditionalModule, AdversarialModule):
         """Mean over all images of all ranks, with each level's chosen width."""
         scores = scores.gather(2, chosen.expand(len(scores), -1)[..., None]).sum((1, 2))
         moments = torch.stack([scores.new_tensor(len(scores)), scores.sum(), scores.square().sum()])
-        count, total, square = self.trainer.strategy.reduce(moments, reduce_op="sum").tolist()
+        count, total, square = self.reduce(moments, "sum").tolist()
         mean = total / count
         error = (max(square / count - mean**2, 0.0) / max(count - 1, 1)) ** 0.5
         figures = {f"{stage}/parzen_pyramid": mean, f"{stage}/parzen_pyramid_stderr": error}

@@ -267,8 +267,8 @@ class Pix2Pix(AdversarialModule):
 
     def on_train_epoch_end(self) -> None:
         """Let the step sizes fall."""
-        of_discriminator, of_generator = self.lr_schedulers()  # type: ignore[misc]
-        for schedule in (of_discriminator, of_generator) if self.gan != "none" else (of_generator,):
+        schedules = self.own_schedules()
+        for schedule in schedules if self.gan != "none" else schedules[1:]:  # Without a game D does not move.
             schedule.step()
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:

@@ -13,6 +13,7 @@ configs/vgan/README.md for what differs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -21,7 +22,7 @@ from torch.optim import Optimizer
 
 from lightning_gen.arguments import Decay, NonNegative, Size, VideoShape
 from lightning_gen.functional.gaussian_mixture import DiagonalMixture, fit_mixture
-from lightning_gen.models.base import as_batch
+from lightning_gen.models.base import FirstLook
 from lightning_gen.models.vgan import VGAN, Discriminator
 
 
@@ -101,25 +102,28 @@ class VGANAutoencoder(VGAN):
         loss = (self.decode(self.encode(videos)) - videos).square().mean()
         self.step((self.optimizers(), loss))
         self.log("train/loss", loss, prog_bar=True)
-        if self.trainer.is_last_batch:
+        if self.is_last_batch:
             self.fit_codes()
 
-    def fit_codes(self) -> None:
-        """Fit the mixture to the codes of all training videos, on the first rank, and give it to the others."""
-        if self.trainer.is_global_zero:
-            devices = [self.device] if self.device.type == "cuda" else []
-            with self.evaluating(), torch.no_grad(), torch.random.fork_rng(devices):  # Training's own stream stays.
-                torch.manual_seed(0)
-                batches = self.trainer.fit_loop._data_source.dataloader()
-                codes = torch.cat(
-                    [self.encode(as_batch(batch)["video"].to(self.device, self.dtype)) for batch in batches]
-                )
-                fitted = fit_mixture(codes, len(self.weights), generator=torch.Generator().manual_seed(0))
-            for buffer, values in zip(self.mixture, fitted, strict=True):
-                buffer.copy_(values)
-        if self.trainer.world_size > 1:
-            for buffer in self.mixture:
-                buffer.copy_(self.trainer.strategy.broadcast(buffer))
+    def fit_codes(self, batches: Iterable[Any] | None = None) -> None:
+        """Fit the mixture to the codes of training videos, on the first rank, and give it to the others.
+
+        A Trainer's epoch ends with it; a loop of one's own calls it.
+
+        Args:
+            batches: of all ranks, as the first rank is the only one to look at them; the Trainer's own if None.
+        """
+
+        def fit(look: FirstLook) -> DiagonalMixture:
+            codes = torch.cat([self.encode(batch["video"].to(self.device)) for batch in look])
+            return fit_mixture(codes, len(self.weights), generator=torch.Generator().manual_seed(0))
+
+        devices = [self.device] if self.device.type == "cuda" else []
+        with self.evaluating(), torch.no_grad(), torch.random.fork_rng(devices):  # Training's own stream stays.
+            torch.manual_seed(0)
+            fitted = self.look_at_data(fit, batches, needed=len(self.weights))
+        for buffer, values in zip(self.mixture, fitted, strict=True):
+            buffer.copy_(values)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """One for both networks."""

@@ -548,7 +548,7 @@ class VPN(LikelihoodModule):
     def _score(self, batch: Batch) -> Tensor:
         videos = batch["video"]
         scores = self.frame_log_probs(videos, batch)
-        stage = "test" if self.trainer.testing else "val"
+        stage = "test" if self._trainer is not None and self._trainer.testing else "val"
         figures: dict[str, Tensor] = {}
         if self.levels is None:
             bound = bernoulli_entropy(videos[:, :, self.context_frames :].transpose(1, 2)).mean()
