@@ -23,6 +23,10 @@ FUNCTIONS = {  # name: where its function is, and what it does
         "sample:sample",
         "write a checkpoint's images: lightning-gen sample --ckpt_path last.ckpt --output a.png",
     ),
+    "export": (
+        "export:export",
+        "write the generator as a graph: lightning-gen export --ckpt_path last.ckpt --output gen.onnx",
+    ),
     "interpolate": (
         "interpolate:interpolate",
         "draw the way from sample to sample: lightning-gen interpolate --ckpt_path last.ckpt --output a.png",

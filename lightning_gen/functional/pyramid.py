@@ -59,7 +59,9 @@ def _resampling(size: int, target: int, dtype: torch.dtype, device: torch.device
 
 
 def _resample(images: Tensor, target: int) -> Tensor:
-    down, across = (_resampling(side, target, images.dtype, images.device) for side in images.shape[-2:])
+    # While a graph is traced there are no values to keep.
+    make = _resampling.__wrapped__ if torch.compiler.is_compiling() else _resampling
+    down, across = (make(side, target, images.dtype, images.device) for side in images.shape[-2:])
     with torch.autocast(images.device.type, enabled=False):  # Bands are differences: bfloat16 would lose them.
         return down @ images @ across.T
 

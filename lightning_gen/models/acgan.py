@@ -170,6 +170,8 @@ class ACGAN(ConditionalModule, AdversarialModule):
     def check_values(self, values: Any, error: type[ConditionError | DataError]) -> None:
         """Also refuse labels of classes that are not this model's."""
         super().check_values(values, error)
+        if torch.compiler.is_compiling():  # A graph has no values to look at.
+            return
         if foreign := values[~torch.isin(values, self.own_labels)].unique().tolist():
             raise error(
                 f"ACGAN got the labels {foreign}; this one has the classes {self.classes} of {self.condition_size}."
@@ -213,7 +215,7 @@ class ACGAN(ConditionalModule, AdversarialModule):
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The images of noise under labels, drawn if None, `(N, latent_dim) -> (N, *image_shape)` in [0, 1]."""
-        return self.generate(z, self.embed(self.check_condition(condition, len(z))))
+        return self.generate(z, self.embed(self.check_condition(condition, z.shape[0])))
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
         return self.decode(self.sample_latent(num_samples, generator), condition)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lightning_gen._lightning import LightningModule, TrainingBatches, warn_of_mixture
 from lightning_gen.arguments import check_constructors, check_memory, check_types, class_path, plain
-from lightning_gen.errors import ConditionError, DataError
+from lightning_gen.errors import ConditionError, DataError, LightningGenError
 from lightning_gen.functional.bounds import bits_per_dim
 
 Batch = dict[str, Any]
@@ -89,6 +89,8 @@ def check_labels(
         if isinstance(labels, Tensor):
             found = f"{'floats' if labels.is_floating_point() else 'integers'} of shape {tuple(labels.shape)}"
         raise error(f"{who} got label as {found}; expected {expected}.")
+    if torch.compiler.is_compiling():  # A graph has no values to look at.
+        return
     low, high = (bound.item() for bound in labels.long().aminmax())
     if low < least or high >= num_classes:
         raise error(f"{who} got a label in {low} to {high}; expected {expected}.")
@@ -405,6 +407,33 @@ class GenerativeModule(ImageModule):
 
     # Sampling ---------------------------------------------------------------------------------------------------
 
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        """The images that the model makes of latent variables: its `decode`, in the mode that the module is in.
+
+        `torch.export`, `to_onnx` and `torch.compile` take the module by this, in eval mode and with a condition of
+        tensors. A translator (`Pix2Pix`) takes its sources. What they cannot take, and why: models that draw pixel by
+        pixel, each pixel seen by the next (NADE, EoNADE, PixelRNN, VPN), are no graph of noise and have `sample` alone;
+        a caption is no tensor, its `text_embedding` is; of DGNAM and PPGN they take what makes images of codes, not the
+        chain that finds these by a gradient (and a PPGN of variant x has no codes).
+
+        Args:
+            z: as `sample_latent` draws it, `(N, ...)`, of the module's `dtype`.
+            condition: as for `sample`, N rows; drawn if None where the model knows how.
+
+        Returns:
+            Images in [0, 1], `(N, *image_shape)`.
+
+        Raises:
+            LightningGenError: if the model has no `decode`.
+            ConditionError: if the condition does not fit; what values it holds is not looked at in a compiled graph.
+        """
+        decode: Any = getattr(self, "decode", None)
+        if decode is None:
+            raise LightningGenError(
+                f"{type(self).__name__} makes its images draw by draw and not of a latent variable; call sample(n)."
+            )
+        return decode(z, condition)
+
     def sample(
         self, num_samples: int, condition: Condition | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -452,10 +481,11 @@ class GenerativeModule(ImageModule):
         if missing := sorted(set(keys) - set(condition)):
             raise ConditionError(f"{type(self).__name__} needs the condition {missing} as well; it takes {expected}.")
         for key, value in condition.items():
-            if len(value) != num_samples:
-                raise ConditionError(f"The condition {key!r} has {len(value)} rows for {num_samples} samples.")
-        for key in set(PIXELS) & set(condition):
-            check_pixels(condition[key], key, ConditionError)
+            rows = value.shape[0] if isinstance(value, Tensor) and value.ndim else len(value)  # Not len: that of a
+            if rows != num_samples:  # tensor in a graph would be a constant.
+                raise ConditionError(f"The condition {key!r} has {rows} rows for {num_samples} samples.")
+            if key in PIXELS:
+                check_pixels(value, key, ConditionError)
         moved = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in condition.items()}
         return self.converted(moved) or None
 

@@ -166,7 +166,7 @@ class CGAN(ConditionalModule, DecayedSGD):
         Returns:
             `(N, *image_shape)` in [0, 1].
         """
-        y = self.embed(self.check_condition(condition, len(z), generator))
+        y = self.embed(self.check_condition(condition, z.shape[0], generator))
         return self.generator(z, y, self.dropout if self.sample_dropout else 0.0, generator)
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:

@@ -92,7 +92,7 @@ class ConditionalDCGAN(ConditionalModule, DCGAN):
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The images of noise under labels, drawn if None, `(N, latent_dim) -> (N, *image_shape)` in [0, 1]."""
-        return self.generator(z, self.embed(self.check_condition(condition, len(z))))
+        return self.generator(z, self.embed(self.check_condition(condition, z.shape[0])))
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: Any) -> Tensor:
         return self.decode(self.sample_latent(num_samples, generator), condition)

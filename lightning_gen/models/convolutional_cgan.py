@@ -135,7 +135,7 @@ class ConvolutionalCGAN(ConditionalModule, DecayedSGD):
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The faces made of noise under a condition, drawn if None, `(N, latent_dim) -> (N, C, 32, 32)` in [0, 1]."""
-        return self.generator(torch.cat([z, self.embed(self.check_condition(condition, len(z)))], 1))
+        return self.generator(torch.cat([z, self.embed(self.check_condition(condition, z.shape[0]))], 1))
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
         return self.decode(self.sample_latent(num_samples, generator), condition)

@@ -286,7 +286,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The images of noise under captions, `(N, latent_dim) -> (N, *image_shape)` in [0, 1]."""
-        return self.generator(z, self.check_condition(condition, len(z))["text_embedding"]) / 2 + 0.5
+        return self.generator(z, self.check_condition(condition, z.shape[0])["text_embedding"]) / 2 + 0.5
 
     def encode(self, images: Tensor) -> Tensor:
         """The style of images: the noise that the generator would make them of, whatever their captions.

@@ -169,7 +169,7 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The keypoints of noise under captions, and with those given: `(N, latent_dim) -> (N, P, 3)`."""
-        return self._generate(z, self.check_condition(condition, len(z)))
+        return self._generate(z, self.check_condition(condition, z.shape[0]))
 
     def _generate(self, z: Tensor, condition: Condition) -> Tensor:
         text, keypoints = (condition[key].to(self.dtype) for key in ("text_embedding", "keypoints"))

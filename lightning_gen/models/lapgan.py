@@ -270,14 +270,25 @@ class LAPGAN(ConditionalModule, AdversarialModule):
         """One-hot labels `(N, num_classes)`; None for a model without classes."""
         return self.embed(condition) if self.condition_keys else None
 
-    def chain(self, num_samples: int, y: Tensor | None, generator: torch.Generator | None) -> list[Tensor]:
-        """Draw from the smallest image on, each level on what the one before gave; standardised."""
-        low = torch.zeros(num_samples, self.image_shape[0], self.sizes[0], self.sizes[0]).to(self.mean)
+    def sample_latent(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw the noise of all levels, the smallest first, side by side: `(num_samples, latent_dim + s^2 + ...)`."""
+        levels = range(len(self.sizes))
+        return torch.cat([self.sample_noise(level, num_samples, generator).flatten(1) for level in levels], 1)
+
+    def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        """The images of all levels' noise under labels, drawn if None: `(N, ...) -> (N, C, H, H)` in [0, 1]."""
+        return self.restore(self.chain(z, self.classes(self.check_condition(condition, z.shape[0]) or {}))[-1])
+
+    def chain(self, z: Tensor, y: Tensor | None) -> list[Tensor]:
+        """From the smallest image on, what each level makes of its noise and of the one before; standardised."""
+        networks: list[Any] = list(self.generators)
+        noises = z.split([math.prod(network.noise_shape) for network in networks], 1)
+        low = self.mean.new_zeros(z.shape[0], self.image_shape[0], self.sizes[0], self.sizes[0])
         images: list[Tensor] = []
-        for level, network in enumerate(self.generators):
+        for level, (network, noise) in enumerate(zip(networks, noises, strict=True)):
             if level:
                 low = upsample(images[-1], self.sizes[level])
-            images.append(low + network(self.sample_noise(level, num_samples, generator), low, y))
+            images.append(low + network(noise.unflatten(1, network.noise_shape).contiguous(), low, y))
         return images
 
     def stages(
@@ -286,10 +297,10 @@ class LAPGAN(ConditionalModule, AdversarialModule):
         """Sample, and give the image of every level on the way, the smallest first; the last is what `sample` gives."""
         y = self.classes(self.check_condition(condition, num_samples, generator))
         with self.evaluating(), torch.no_grad():
-            return [self.restore(images) for images in self.chain(num_samples, y, generator)]
+            return [self.restore(images) for images in self.chain(self.sample_latent(num_samples, generator), y)]
 
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
-        return self.restore(self.chain(num_samples, self.classes(condition or {}), generator)[-1])
+        return self.restore(self.chain(self.sample_latent(num_samples, generator), self.classes(condition or {}))[-1])
 
     # Training -------------------------------------------------------------------------------------------------------
 

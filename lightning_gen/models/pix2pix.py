@@ -236,6 +236,10 @@ class Pix2Pix(AdversarialModule):
         """What the generator makes of sources, with new dropout: both `(N, channels, H, W)` in [0, 1]."""
         return self.generator(2 * source - 1, self.dropout, generator) / 2 + 0.5
 
+    def forward(self, source: Tensor) -> Tensor:  # type: ignore[override]
+        """The images that sources in [0, 1] become, `(N, source_channels, H, W) -> (N, C, H, W)`, with new dropout."""
+        return self.translate(source)
+
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:
         assert condition is not None
         return self.translate(condition["source"], generator)

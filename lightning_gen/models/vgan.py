@@ -225,7 +225,13 @@ class VGAN(AdversarialModule):
         return torch.randn(num_samples, self.latent_dim, generator=generator, device=self.device, dtype=self.dtype)
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
-        """The videos that the generator makes of noise, `(N, latent_dim) -> (N, C, T, H, W)` in [0, 1]."""
+        """The videos that the generator makes of noise, `(N, latent_dim) -> (N, C, T, H, W)` in [0, 1].
+
+        A conditional one makes them of the condition's still frames, and does not look at the noise.
+        """
+        if self.conditional:
+            checked = self.check_condition(condition, z.shape[0]) or {}
+            z = 2 * checked["image"] - 1
         return self.generator(z).video / 2 + 0.5
 
     def check_condition(

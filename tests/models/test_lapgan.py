@@ -99,7 +99,7 @@ def test_without_bands_the_sample_is_the_smallest_image_enlarged() -> None:
     for generator in model.generators[1:]:
         generator.layers[-1].weight.data.zero_()
         generator.layers[-1].bias.data.zero_()
-    small, middle, large = model.chain(5, None, torch.Generator().manual_seed(1))
+    small, middle, large = model.chain(model.sample_latent(5, torch.Generator().manual_seed(1)), None)
     torch.testing.assert_close(middle, upsample(small, 9))
     torch.testing.assert_close(large, upsample(upsample(small, 9), 14))
     expected = (large * 0.1 + 0.4).clamp(0, 1)
