@@ -21,10 +21,10 @@ def bare(model: PPGN, network: DigitFeatures, labels: torch.Tensor) -> float:
     for _ in range(STEPS):
         codes = codes.detach().requires_grad_()
         images = model.generator(codes)[..., 2:30, 2:30]
-        score = network(images).logits.log_softmax(1).gather(1, labels[:, None]).sum()
+        score = network(images, bounded=False).logits.log_softmax(1).gather(1, labels[:, None]).sum()
         torch.autograd.grad(score, codes)
         with torch.no_grad():
-            model.encoder.network(images)
+            model.encoder.network(images, bounded=False)
     return time.perf_counter() - start
 
 

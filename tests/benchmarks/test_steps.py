@@ -55,7 +55,8 @@ def by_trainer(model: LightningModule, loader: Any) -> float:
 
 
 def likelihood_by_hand(model: VAE | DRAW | PixelRNN | VPN, loader: Any) -> float:
-    optimizer = model.configure_optimizers()
+    made = model.configure_optimizers()
+    optimizer = made[0][0] if isinstance(made, tuple) else made
     objective: Any = model.elbo if isinstance(model, (VAE, DRAW)) else model.log_prob
     if isinstance(model, VPN):
         objective = lambda batch: -model.cross_entropy(batch["video"])  # noqa: E731
