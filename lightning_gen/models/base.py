@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_gen._lightning import LightningModule
+from lightning_gen._lightning import LightningModule, make_optimizers_again, pl
 from lightning_gen.arguments import Checked, check_memory, check_types, refusing
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.bounds import bits_per_dim
@@ -133,6 +133,13 @@ class ImageModule(LightningModule, metaclass=Checked):
         """
         if stage == "fit" and self.trainer.world_size > 1:
             torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
+
+    def on_train_start(self) -> None:
+        """After a tuner make optimizers and schedules again: they hold the step size and the number of steps before."""
+        tuners = (pl.callbacks.LearningRateFinder, pl.callbacks.BatchSizeFinder)
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if self.trainer.global_step == 0 and any(isinstance(callback, tuners) for callback in callbacks):
+            make_optimizers_again(self.trainer)
 
     def figure_protocols(self, stage: str) -> dict[str, str]:
         """The figures that validation and test log by themselves, as `{stage}/{name}`, for tables.
