@@ -9,6 +9,8 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
+from subprocess import Popen
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -53,17 +55,64 @@ __all__ = [
 # The doors to what Lightning does not promise to keep: each a function with its reason, and the issue if there is one.
 
 
+def misconfiguration() -> type[Exception]:
+    """What Lightning raises for settings that do not go together; it is exported nowhere else."""
+    return import_module(f"{pl.__name__}.utilities.exceptions").MisconfigurationException
+
+
+def silence_warnings_without_use() -> None:
+    """Leave out Lightning's warnings that say nothing to who types our commands; they have no category of their own."""
+    for text in (
+        "The dirpath has changed",  # A resumed run has its own folder; the list of best checkpoints begins anew.
+        ".*could not find the monitored key",  # Before the first validation; after it, it is an error.
+        r".*isinstance\(treespec, LeafSpec\)",  # Of PyTorch, about a line of Lightning.
+    ):
+        warnings.filterwarnings("ignore", text)
+
+
+def relaunches(trainer: Any) -> bool:
+    """Whether the other processes of a run are started by repeating what was typed; the launcher's class is private."""
+    return isinstance(trainer.strategy.launcher, pl.strategies.launchers._SubprocessScriptLauncher)
+
+
+def started_processes(trainer: Any) -> list[Popen[bytes]]:
+    """The processes that the launcher has started for the other ranks: only it knows them (issue 8130)."""
+    return getattr(trainer.strategy.launcher, "procs", [])
+
+
+def dump_checkpoint(trainer: Any) -> dict[str, Any]:
+    """A checkpoint as `trainer.save_checkpoint` writes it, which waits for all ranks at a barrier (issue 20187)."""
+    return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+
+
+def end_order_of_epoch(checkpoint: dict[str, Any]) -> None:
+    """Say in a checkpoint that torchdata's loader is at the end of its order, which no longer epoch will ask it for.
+
+    Lightning stores its state as it is; the name is torchdata's own.
+    """
+    for state in checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", ()):
+        state["_iterator_finished"] = True
+
+
+def make_optimizers_again(trainer: Any) -> None:
+    """Call `configure_optimizers` anew, as before training: a tuner leaves schedules as they were made before it."""
+    trainer.strategy.setup_optimizers(trainer)
+
+
+def live_display(trainer: Any) -> Any:
+    """The rich display of a trainer's bars, None if it shows none; rich refuses a second one beside it."""
+    bar = trainer.progress_bar_callback
+    return bar.progress if isinstance(bar, pl.callbacks.RichProgressBar) else None
+
+
 def reads_after_training(callback: Any) -> bool:
     """Whether a ModelCheckpoint or an EarlyStopping reads its monitor at the end of every training epoch.
 
     Else it does so at the end of validation. Neither has a public attribute for it.
     """
-    name = (
-        "_save_on_train_epoch_end"
-        if isinstance(callback, pl.callbacks.ModelCheckpoint)
-        else "_check_on_train_epoch_end"
-    )
-    return bool(getattr(callback, name))
+    if isinstance(callback, pl.callbacks.ModelCheckpoint):
+        return bool(callback._save_on_train_epoch_end)
+    return bool(callback._check_on_train_epoch_end)
 
 
 def warn_of_mixture(name: str) -> None:

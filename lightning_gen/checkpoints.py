@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lightning_gen._lightning import LightningDataModule, pl
+from lightning_gen._lightning import LightningDataModule, LightningModule, pl
 from lightning_gen.callbacks.files import whole_file
 from lightning_gen.errors import CheckpointError, LightningGenError
 from lightning_gen.models.base import GenerativeModule
@@ -58,6 +58,60 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise CheckpointError(f"{path} holds no state_dict; expected a checkpoint that a Trainer has saved.")
     return checkpoint
+
+
+def find_checkpoint(word: str, folder: str, root: str) -> Path | None:
+    """The checkpoint that Lightning means by a word, looked for in all runs below a folder.
+
+    Args:
+        word: `last`, the newest that a ModelCheckpoint wrote as its last, or a run that was stopped; `best`, what the
+            newest of all checkpoints calls the best by its monitor; `hpc`, what Lightning left when SLURM ended a job.
+        folder: of `last` and `best`.
+        root: the trainer's `default_root_dir`, of `hpc`.
+
+    Returns:
+        Its path, None if there is none.
+    """
+    if word == "hpc":
+        numbered = {path.stem.removeprefix("hpc_ckpt_"): path for path in Path(root).glob("hpc_ckpt_*.ckpt")}
+        return max(((int(n), path) for n, path in numbered.items() if n.isdigit()), default=(0, None))[1]
+    found = sorted(Path(folder).rglob("*.ckpt"), key=os.path.getmtime, reverse=True)
+    if word == "last":
+        return next((path for path in found if path.stem.startswith("last") or path.stem == "interrupted"), None)
+    if not found:
+        return None
+    states = read_checkpoint(found[0]).get("callbacks", {})
+    named = (state["best_model_path"] for key, state in states.items() if key.startswith("ModelCheckpoint"))
+    best = next(filter(None, named), "")
+    places = (Path(best), found[0].with_name(Path(best).name))  # The latter if the run's folder has been moved.
+    return next((path for path in places if best and path.is_file()), None)
+
+
+def load_weights(model: LightningModule, path: str | Path) -> None:
+    """Take over those of a checkpoint's weights and buffers that the model has too, and name the others in a warning.
+
+    Raises:
+        CheckpointError: if there are none, or the file is not a checkpoint.
+    """
+    checkpoint = read_checkpoint(path)
+    model.on_load_checkpoint(checkpoint)
+    given = checkpoint["state_dict"]
+    with suppress(RuntimeError):  # Other shapes; by then modules whose buffers grow have made room.
+        model.load_state_dict(given, strict=False)
+    own = model.state_dict()
+    fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    if not any(value.is_floating_point() for value in fitting.values()):
+        raise CheckpointError(f"No weight in {path} has the name and the shape of one of {type(model).__name__}.")
+    model.load_state_dict(fitting, strict=False)
+    left = [
+        f"{name} ({tuple(given[name].shape) if name in given else 'none'} in the checkpoint, "
+        f"{tuple(own[name].shape) if name in own else 'none'} here)"
+        for name in dict.fromkeys([*own, *given])
+        if name not in fitting
+    ]
+    if left:
+        named = ", ".join(left[:8]) + (f" and {len(left) - 8} more" if len(left) > 8 else "")
+        pl.utilities.rank_zero_warn(f"Not taken over from {path}: {named}.")
 
 
 def module_config(checkpoint: Mapping[str, Any], key: str, base: type) -> dict[str, Any]:

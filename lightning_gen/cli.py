@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from importlib import import_module
+from typing import TextIO
 
 from lightning_gen.errors import LightningGenError, did_you_mean
 
@@ -106,23 +107,20 @@ def main(args: list[str] | None = None) -> None:
         args: what would be typed after `lightning-gen`; what was typed if None.
 
     Raises:
-        SystemExit: with a code other than 0 after an error, which stands on stderr in one line.
+        SystemExit: with a code other than 0 after an error, which stands on stderr in one line; with 141, and no word,
+            if nobody reads the output any more, as `| head`.
     """
-    name, *options = (sys.argv[1:] if args is None else args) or ["--help"]
     try:
-        options = import_own(options)
-        if name in ("-h", "--help"):
-            print(HELP, end="")
-        elif name in TRAINER:
-            import_module("lightning_gen.commands.trainer").run(name, options)
-        elif name in FUNCTIONS:
-            from lightning_gen.parser import run_function
-
-            module, function = FUNCTIONS[name][0].split(":")
-            run_function(name, getattr(import_module(f"lightning_gen.commands.{module}"), function), options)
-        else:
-            hint = did_you_mean(name, [*TRAINER, *FUNCTIONS]) or "."
-            raise LightningGenError(f"{name!r} is not a command{hint} See lightning-gen --help.")
+        try:
+            run(*((sys.argv[1:] if args is None else args) or ["--help"]))
+        finally:
+            sys.stdout.flush()  # Else a reader that has gone would be noticed at exit, too late to be quiet about.
+    except BrokenPipeError as error:
+        if is_read(sys.stdout):  # Another pipe, such as one between processes.
+            print(f"lightning-gen: error: {error}", file=sys.stderr)
+            sys.exit(1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # For what is left, at exit.
+        sys.exit(128 + 13)  # As a shell says of a program that SIGPIPE has ended.
     except (LightningGenError, OSError) as error:  # The system's own messages name the file too.
         if os.environ.get("LIGHTNING_GEN_TRACEBACK"):
             raise
@@ -131,3 +129,30 @@ def main(args: list[str] | None = None) -> None:
     except KeyboardInterrupt:  # In fit, Lightning's own handling comes first.
         print("lightning-gen: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def run(name: str, *given: str) -> None:
+    """Do what a command's function does."""
+    options = import_own(list(given))
+    if name in ("-h", "--help"):
+        print(HELP, end="")
+    elif name in TRAINER:
+        import_module("lightning_gen.commands.trainer").run(name, options)
+    elif name in FUNCTIONS:
+        from lightning_gen.parser import run_function
+
+        module, function = FUNCTIONS[name][0].split(":")
+        run_function(name, getattr(import_module(f"lightning_gen.commands.{module}"), function), options)
+    else:
+        hint = did_you_mean(name, [*TRAINER, *FUNCTIONS]) or "."
+        raise LightningGenError(f"{name!r} is not a command{hint} See lightning-gen --help.")
+
+
+def is_read(stream: TextIO) -> bool:
+    """Whether what is written to a stream still goes anywhere."""
+    try:
+        stream.write("\n")
+        stream.flush()
+    except BrokenPipeError:
+        return False
+    return True

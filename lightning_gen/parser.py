@@ -6,12 +6,13 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from docstring_parser import parse
 from jsonargparse import ActionConfigFile, ArgumentParser
 
+from lightning_gen._jsonargparse import one_line, option_strings, refused_argument, unrecognized_option
 from lightning_gen.errors import LightningGenError, did_you_mean
 from lightning_gen.recipes import resolve_recipe
 
@@ -35,40 +36,17 @@ class OneLineErrors(ArgumentParser):
 
     def _suggestion(self, message: str) -> str:
         """What a misspelt option was meant to be, if the message is about one."""
-        if match := re.search(r"nrecognized arguments: --([\w.]+)", message):
-            known = [option[2:] for option in self._options() if option.startswith("--")]
-            head, dot, rest = match[1].partition(".")
+        if (option := unrecognized_option(message)) is not None:
+            known = [known[2:] for known in option_strings(self) if known.startswith("--")]
+            head, dot, rest = option.partition(".")
             heads = {option.partition(".")[0] for option in known}
             if dot and head not in heads:
                 return did_you_mean(head, heads, "--{}." + rest)
-            return did_you_mean(match[1], known, "--{}")
-        if match := re.search(r"class_path '([\w.]+)':\s+Option '(\w+)' is not accepted", message):
-            module, _, name = match[1].rpartition(".")
-            return did_you_mean(match[2], inspect.signature(getattr(sys.modules[module], name)).parameters)
+            return did_you_mean(option, known, "--{}")
+        if (refused := refused_argument(message)) is not None:
+            module, _, name = refused.class_path.rpartition(".")
+            return did_you_mean(refused.name, inspect.signature(getattr(sys.modules[module], name)).parameters)
         return ""
-
-    def _options(self) -> Iterable[str]:
-        """The option strings of this parser and of its subcommands."""
-        for action in self._actions:
-            yield from action.option_strings
-            for parser in getattr(action, "_name_parser_map", {}).values():
-                yield from parser._options()
-
-
-def one_line(message: str) -> str:
-    """The line that matters of jsonargparse's messages: the option, and the innermost of its nested reasons."""
-    lines = [(len(line) - len(line.lstrip()), line.strip()) for line in message.splitlines() if line.strip()]
-    innermost = max(lines, key=lambda line: line[0])
-    path = [innermost[1].removeprefix("- ")]
-    depth = innermost[0]
-    for indent, line in reversed(lines[: lines.index(innermost)]):  # What it is nested in.
-        if indent < depth:
-            path.insert(0, line.removesuffix(":"))
-            depth = indent
-    keys = [match[1] for line in path[:-1] if (match := re.fullmatch(r'(?:- )?Parser key "([^"]+)"', line))]
-    where = f"--{'.'.join(keys)}" if keys else path[0]
-    what = re.sub(r"a <class '(?:\w+\.)*(\w+)'>", r"\1", path[-1])
-    return what if len(path) == 1 else f"{where}: {what}"
 
 
 def own_error(error: Exception) -> Exception:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -83,6 +84,32 @@ def test_traceback_on_request(monkeypatch):
     monkeypatch.setenv("LIGHTNING_GEN_TRACEBACK", "1")
     with pytest.raises(LightningGenError):
         main(["lst"])
+
+
+@pytest.mark.parametrize("buffering", ["", "1"])
+@pytest.mark.parametrize("command", ["list", "list --help"])
+def test_nothing_is_said_when_nobody_reads(command, buffering, tmp_path):
+    """As in `lightning-gen list | head`, whether it is noticed while printing or at the end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = subprocess.run(
+        [sys.executable, str(Path(__file__).parents[1] / "cli.py"), *command.split()],
+        cwd=tmp_path,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": buffering},
+    )
+    os.close(writer)
+    assert run.stderr == b""
+    assert run.returncode in ((141,) if command == "list" else (141, 0))  # argparse itself is quiet about it.
+
+
+def test_other_pipes_that_break_are_said(monkeypatch, capsys):
+    def break_(*_: object) -> None:
+        raise BrokenPipeError("between two processes")
+
+    monkeypatch.setattr("lightning_gen.commands.list.recipe_names", break_)
+    assert "between two processes" in one_line_error(capsys, "list")
 
 
 def test_interrupt_before_training_is_one_line(monkeypatch, capsys):

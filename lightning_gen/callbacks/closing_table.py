@@ -82,14 +82,14 @@ class ClosingTable(Callback):
             histories.setdefault(figure.name, []).append(figure)
         pictures = [p for callback in trainer.callbacks for p in getattr(callback, "pictures", [])]
         checkpoint = last_checkpoint(trainer)
-        if histories:
+        if histories and not trainer.fast_dev_run:
             self._write(stage, histories, pictures, checkpoint, trainer, pl_module)
         example = "--num_samples 64 --output grid.png" if isinstance(pl_module, GenerativeModule) else None
         if getattr(pl_module, "data_key", "image") == "video":
             example = "--num_samples 8 --output samples.gif"
         if "source" in getattr(pl_module, "condition_keys", ()):  # Nothing can be drawn for it.
             example = f"--condition.source picture.png {example}"
-        self._print(histories, pictures, checkpoint, example)
+        self._print(histories, pictures, checkpoint, example, kept=not trainer.fast_dev_run)
 
     def _write(
         self,
@@ -115,7 +115,7 @@ class ClosingTable(Callback):
             temporary.write_text(json.dumps(content, indent=2))
 
     def _print(
-        self, histories: dict[str, list[Figure]], pictures: list[Path], checkpoint: str, example: str | None
+        self, histories: dict[str, list[Figure]], pictures: list[Path], checkpoint: str, example: str | None, kept: bool
     ) -> None:
         console = get_console()
 
@@ -128,7 +128,7 @@ class ClosingTable(Callback):
             console.print(figure_table(histories, numbers))
             for protocol, number in numbers.items():
                 say(f"{number} {protocol}")
-        if histories:
+        if histories and kept:
             say(f"Figures     {self._folder / 'figures.json'}")
         for folder in dict.fromkeys(picture.parent for picture in pictures):
             say(f"Pictures    {[picture for picture in pictures if picture.parent == folder][-1]}")

@@ -90,8 +90,8 @@ class Diagnosis(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not trainer.is_global_zero or not getattr(pl_module, "is_playing", True):
-            return
+        if not trainer.is_global_zero or not getattr(pl_module, "is_playing", True) or trainer.barebones:
+            return  # Nothing is logged in a barebones run.
         losses = [trainer.callback_metrics[name] for name in LOSSES if name in trainer.callback_metrics]
         if len(losses) < len(LOSSES):
             raise LightningGenError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_gen._lightning import LightningModule, Trainer, pl
+from lightning_gen._lightning import LightningModule, pl
 from lightning_gen.arguments import check_arguments
 from lightning_gen.callbacks.files import image_grid, side_by_side, write_png
 from lightning_gen.errors import LightningGenError
@@ -32,9 +32,9 @@ class ImageWriter(pl.callbacks.BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.output_dir = Path(output_dir)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        if stage != "predict":
+        if stage != "predict" or trainer.fast_dev_run:
             return
         trial = self.output_dir / f".trial.{trainer.global_rank}"
         try:
@@ -48,7 +48,7 @@ class ImageWriter(pl.callbacks.BasePredictionWriter):
 
     def write_on_batch_end(
         self,
-        trainer: Trainer,
+        trainer: Any,
         pl_module: LightningModule,
         prediction: Tensor,
         batch_indices: Sequence[int] | None,
@@ -56,6 +56,8 @@ class ImageWriter(pl.callbacks.BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
+        if trainer.fast_dev_run:  # A trial, which leaves nothing behind.
+            return
         if not batch_indices:  # A loader without a sampler: each rank numbers its own, leaving room for the others.
             start = (batch_idx * trainer.world_size + trainer.global_rank) * len(prediction)
             batch_indices = range(start, start + len(prediction))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from lightning_gen._lightning import Trainer, pl
+from lightning_gen._lightning import Trainer, live_display
 
 
 @contextmanager
@@ -20,8 +20,7 @@ def progress(trainer: Trainer, description: str, total: int | None) -> Iterator[
     Yields:
         A function to call with the number of images done since the last call.
     """
-    bar = trainer.progress_bar_callback
-    display = bar.progress if isinstance(bar, pl.callbacks.RichProgressBar) else None
+    display = live_display(trainer)
     if display is None:
         yield lambda number: None
         return

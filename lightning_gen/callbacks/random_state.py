@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lightning_gen._lightning import Callback, LightningModule, Trainer, pl
+from lightning_gen._lightning import Callback, LightningModule, Trainer, dump_checkpoint, end_order_of_epoch, pl
 from lightning_gen.callbacks.randomness import random_state, set_random_state
 from lightning_gen.errors import LightningGenError
 
@@ -49,16 +49,15 @@ class RandomState(Callback):
         if trainer.global_rank < len(states):
             set_random_state(states[trainer.global_rank], trainer.strategy.root_device)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Any, pl_module: LightningModule, exception: BaseException) -> None:
         """Write a checkpoint if training was stopped from outside; after an error of its own it may be no good."""
         stopped = isinstance(exception, (KeyboardInterrupt, SystemExit))
         folder = getattr(trainer.checkpoint_callback, "dirpath", None)
-        if not stopped or folder is None or trainer.state.fn != "fit" or trainer.global_step == 0:
+        leaves_nothing = trainer.global_step == 0 or trainer.fast_dev_run
+        if not stopped or folder is None or trainer.state.fn != "fit" or leaves_nothing:
             return
         path = Path(folder) / "interrupted.ckpt"
-        # As trainer.save_checkpoint, without its barrier: other ranks may have stopped elsewhere.
-        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-        trainer.strategy.save_checkpoint(checkpoint, path)
+        trainer.strategy.save_checkpoint(dump_checkpoint(trainer), path)  # Other ranks may have stopped elsewhere.
         pl.utilities.rank_zero_info(f"Stopped in epoch {trainer.current_epoch}; go on with --ckpt_path {path}")
 
 
@@ -97,5 +96,4 @@ class KeepPlace(Callback):
     def on_save_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """After an epoch's last batch say that its order is at an end; the loader was not asked for more than that."""
         if trainer.is_last_batch:
-            for state in checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", ()):
-                state["_iterator_finished"] = True
+            end_order_of_epoch(checkpoint)

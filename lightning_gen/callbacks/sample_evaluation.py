@@ -367,7 +367,8 @@ class SampleEvaluation(EvaluationCallback):
     @property
     def state_key(self) -> str:
         """Several evaluations may stand side by side."""
-        return self._generate_state_key(metrics=[metric.name for metric in self.metrics], num_samples=self.num_samples)
+        told_by = {"metrics": [metric.name for metric in self.metrics], "num_samples": self.num_samples}
+        return f"{type(self).__qualname__}{told_by!r}"
 
     def state_dict(self) -> dict[str, Any]:
         return {"figures": [figure._asdict() for figure in self.figures]}

@@ -37,10 +37,12 @@ class PictureCallback(EvaluationCallback):
 
     kind: str
 
-    def evaluate(self, trainer: Trainer, pl_module: GenerativeModule, stage: Stage) -> None:
+    def evaluate(self, trainer: Any, pl_module: GenerativeModule, stage: Stage) -> None:
         if not trainer.is_global_zero:
             return
         drawn = self.draw(trainer, pl_module)
+        if trainer.fast_dev_run:  # A trial, which leaves nothing behind.
+            return
         picture, frames = drawn if isinstance(drawn, tuple) else (drawn, None)
         epoch = trainer.current_epoch
         path = self.folder / self.kind / (f"epoch={epoch:04d}.png" if stage == "val" else "test.png")

@@ -8,22 +8,36 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import Any
 
 import torch
 import yaml
 
 from lightning_gen import __version__, datamodules, models
-from lightning_gen._lightning import LightningDataModule, LightningModule, Trainer, pl
+from lightning_gen._jsonargparse import one_line
+from lightning_gen._lightning import (
+    LightningDataModule,
+    LightningModule,
+    Trainer,
+    misconfiguration,
+    pl,
+    relaunches,
+    silence_warnings_without_use,
+    started_processes,
+)
 from lightning_gen.callbacks import ClosingTable, NanGuard, RandomState
+from lightning_gen.callbacks.base import check_monitors
 from lightning_gen.checkpoints import (
     WholeCheckpoints,
     check_class_paths,
+    find_checkpoint,
+    load_weights,
     module_config,
     read_checkpoint,
     saved_class,
@@ -31,18 +45,20 @@ from lightning_gen.checkpoints import (
 from lightning_gen.commands.optimizer import choose_optimizer
 from lightning_gen.errors import CheckpointError, DataError, LightningGenError, TrainingError
 from lightning_gen.nn.frozen import resolve_class
-from lightning_gen.parser import OneLineErrors, RecipeAction, one_line, own_error
+from lightning_gen.parser import OneLineErrors, RecipeAction, own_error
 
 lightning_cli: Any = import_module(f"{pl.__name__}.cli")
-MisconfigurationException: Any = import_module(f"{pl.__name__}.utilities.exceptions").MisconfigurationException
 
 SHORT_NAMES = (models, datamodules)  # Imported, their classes are found by name: --model GAN --data DigitsDataModule.
 LINKED = ("image_shape", "video_shape", "num_classes", "classes")  # What the data tell a model that asks for it.
+WORDS = ("last", "best", "hpc")  # In the place of a checkpoint's path.
 EPILOG = """
 validate, test and predict need --ckpt_path alone: the model and the data are rebuilt from the checkpoint, and judged by
 the callbacks in the config.yaml that fit left in the run's folder. fit --ckpt_path goes on with a run in the same way,
 with all of its trainer settings. What else is typed changes that. With --config or --model, these say what is
-built, and must agree with the checkpoint.
+built, and must agree with the checkpoint. --ckpt_path last is the newest run's newest checkpoint, below
+--checkpoint.dirpath or logs/; best the one that its monitor calls the best; hpc what Lightning left when SLURM ended
+the job. fit --init_from begins anew from a checkpoint's weights: on other data, with another step size.
 """
 
 
@@ -62,7 +78,7 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         return parser
 
     def add_arguments_to_parser(self, parser: Parser) -> None:
-        """The `checkpoint` section, the optimizer, and what the data tell the model."""
+        """The `checkpoint` section, the optimizer, `--init_from`, and what the data tell the model."""
         parser.add_subclass_arguments(
             torch.optim.Optimizer,
             "optimizer",
@@ -73,16 +89,30 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
             help="Class of the model's optimizers, in place of its own; --optimizer.lr is --model.lr.",
         )
         parser.add_lightning_class_args(pl.callbacks.ModelCheckpoint, "checkpoint")
+        parser.callback_keys.remove("checkpoint")  # Not every run has one: see instantiate_trainer.
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_on_train_epoch_end": True})
+        parser.add_argument(
+            "--init_from",
+            type=str | None,
+            help="A checkpoint from whose weights fit begins anew, in epoch 0 with new optimizers; not read where "
+            "--ckpt_path goes on with a run.",
+        )
         for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: Parser, args: Any) -> None:
-        """Without Lightning's warning about calls from Python."""
-        self.config = parser.parse_args(args)
+        """Without Lightning's warning about calls from Python.
 
-    def _parse_ckpt_path(self) -> None:
-        """Not Lightning's way, where a checkpoint's values silently win: see `check_checkpoint`."""
+        The checkpoint is put aside: Lightning would read it, and let its values silently win (issue 20801). See
+        `check_checkpoint`.
+        """
+        self.config = parser.parse_args(args)
+        command = self.config[self.config["subcommand"]]
+        self.ckpt_path, command["ckpt_path"] = command["ckpt_path"], None
+
+    def before_instantiate_classes(self) -> None:
+        """The checkpoint belongs to the configuration again."""
+        self.config[self.subcommand]["ckpt_path"] = self.ckpt_path
 
     def instantiate_classes(self) -> None:
         """Leave the error of a constructor as it is."""
@@ -95,23 +125,25 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
             raise found
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Logs go to `logs/<model>_<data>` if no logger is given."""
+        """Logs go to `logs/<model>_<data>` if no logger is given; a run for its speed or for a trial leaves nothing."""
         given = self.config_init[self.subcommand]["trainer"]
-        if given["logger"] in (None, True):
-            name = "_".join(type(part).__module__.rpartition(".")[2] for part in (self.model, self.datamodule))
-            kwargs["logger"] = pl.loggers.TensorBoardLogger(given["default_root_dir"] or "logs", name)
+        if given["barebones"]:
+            kwargs |= {"logger": given["logger"] or None, "log_every_n_steps": None, "num_sanity_val_steps": None}
+            self.save_config_callback = None
+        elif given["logger"] in (None, True):
+            kwargs["logger"] = pl.loggers.TensorBoardLogger(given["default_root_dir"] or "logs", self.name)
         elif not given["logger"]:
             self.save_config_callback = None  # It would be written into the working directory.
-        if given["enable_checkpointing"] is False:
-            self._parser(self.subcommand).callback_keys.remove("checkpoint")
+        # Lightning 2.6 writes last.ckpt even after a fast_dev_run, in ModelCheckpoint.on_train_end.
+        if not (given["barebones"] or given["fast_dev_run"] or given["enable_checkpointing"] is False):
+            self.trainer_defaults["callbacks"].append(self.config_init[self.subcommand]["checkpoint"])
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError, RuntimeError) as error:  # Lightning's own, about what was typed.
             raise LightningGenError(one_line(str(error) or type(error).__name__)) from error
         if type(trainer.strategy.checkpoint_io) is pl.plugins.TorchCheckpointIO:  # No other was asked for.
             trainer.strategy.checkpoint_io = WholeCheckpoints()
-        relaunches = isinstance(trainer.strategy.launcher, pl.strategies.launchers._SubprocessScriptLauncher)
-        if relaunches and sys.argv[1:2] != [self.subcommand]:
+        if relaunches(trainer) and sys.argv[1:2] != [self.subcommand]:
             raise LightningGenError(
                 "main() was called from Python, and strategy=ddp starts its other processes by repeating what was "
                 "typed; type the command, or give --trainer.strategy ddp_spawn."
@@ -140,25 +172,68 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         if config.optimizer is not None:
             kind = resolve_class(config.optimizer.class_path, torch.optim.Optimizer)
             choose_optimizer(self.model, kind, dict(config.optimizer.init_args))
+        if config.ckpt_path in WORDS:
+            path = find_checkpoint(config.ckpt_path, self.runs, self.trainer.default_root_dir)
+            if path is None and (self.subcommand != "fit" or config.ckpt_path != "last"):
+                raise CheckpointError(no_checkpoint(config.ckpt_path, self.runs, self.trainer.default_root_dir))
+            # As in Lightning: a job that is queued again and again types the same, also the first time.
+            found = "not there yet, and training begins" if path is None else path
+            pl.utilities.rank_zero_info(f"--ckpt_path {config.ckpt_path}: {found}")
+            config.ckpt_path = self.config_init[self.subcommand]["ckpt_path"] = None if path is None else str(path)
         if config.ckpt_path is not None:
             check_checkpoint(config.ckpt_path, self.model, resume=self.subcommand == "fit")
+            self.check_tuners()
+        elif self.subcommand == "fit" and config.init_from is not None:
+            load_weights(self.model, config.init_from)
+        if self.subcommand == "fit":
+            check_monitors(self.trainer, ("val/", "val_"), every_n_epochs=1)
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run; where that fails, no other process of the run is left behind, not even one that hangs."""
+    def check_tuners(self) -> None:
+        """Refuse a tuner in a run that goes on: Lightning forgets the checkpoint for the tuner's own trial runs."""
+        for callback in self.trainer.callbacks if self.subcommand == "fit" else ():
+            if isinstance(callback, (pl.callbacks.LearningRateFinder, pl.callbacks.BatchSizeFinder)):
+                raise LightningGenError(
+                    f"{type(callback).__name__} is for a new run, and this one goes on from a checkpoint; leave it out "
+                    "or begin anew from the checkpoint's weights by --init_from."
+                )
+
+    @property
+    def name(self) -> str:
+        """Of the folder that the runs of this model on these data have together."""
+        return "_".join(type(part).__module__.rpartition(".")[2] for part in (self.model, self.datamodule))
+
+    @property
+    def runs(self) -> str:
+        """The folder below which such runs have their checkpoints: that of the `checkpoint` section or the logger's."""
+        config = self.config_init[self.subcommand]
+        root, logger = config["trainer"]["default_root_dir"], config["trainer"]["logger"]
+        if config["checkpoint"].dirpath is not None:
+            return str(config["checkpoint"].dirpath)
+        if logger in (None, True):
+            return os.path.join(root or "logs", self.name)
+        if not logger:
+            return os.path.join(root or ".", "checkpoints")
+        first = logger[0] if isinstance(logger, list) else logger
+        return os.path.join(first.save_dir or root or ".", str(first.name))
+
+    @contextmanager
+    def ending_together(self) -> Iterator[None]:
+        """Where a command fails, no other process of the run is left behind, not even one that hangs."""
         try:
-            super()._run_subcommand(subcommand)
+            yield
         except BaseException:
-            for process in getattr(self.trainer.strategy.launcher, "procs", ()):
+            for process in started_processes(self.trainer):
                 try:
                     process.wait(10)  # It may have the error to tell that broke the others.
-                except subprocess.TimeoutExpired:
+                except TimeoutExpired:
                     process.kill()
             raise
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train; after Ctrl-C say how to go on."""
         try:
-            self.trainer.fit(model, **kwargs)
+            with self.ending_together():
+                self.trainer.fit(model, **kwargs)
         except SystemExit as exit_:  # Lightning's own, after it has shut down.
             if not self.trainer.interrupted or not self.trainer.is_global_zero:
                 raise
@@ -166,6 +241,21 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
             newest = max(Path(folder).glob("*.ckpt"), key=os.path.getmtime, default=None) if folder else None
             advice = f"go on with: lightning-gen fit --ckpt_path {newest}" if newest else "there is no checkpoint yet."
             raise TrainingError(f"interrupted in epoch {self.trainer.current_epoch}; {advice}") from exit_
+
+    def validate(self, model: LightningModule, **kwargs: Any) -> None:
+        """Judge on the validation images."""
+        with self.ending_together():
+            self.trainer.validate(model, **kwargs)
+
+    def test(self, model: LightningModule, **kwargs: Any) -> None:
+        """Judge on the test images."""
+        with self.ending_together():
+            self.trainer.test(model, **kwargs)
+
+    def predict(self, model: LightningModule, **kwargs: Any) -> None:
+        """Sample under the conditions of the test images."""
+        with self.ending_together():
+            self.trainer.predict(model, **kwargs)
 
 
 def defaults(name: str, made: object) -> list[Any]:
@@ -193,6 +283,11 @@ def check_checkpoint(path: str, model: LightningModule, resume: bool) -> None:
     shapes, saved_shapes = (
         {name: value.shape for name, value in state.items()} for state in (model.state_dict(), checkpoint["state_dict"])
     )
+    if resume and "optimizer_states" not in checkpoint:
+        raise CheckpointError(
+            f"{path} holds weights alone (save_weights_only), and no state of training to go on from; begin anew from "
+            f"them: lightning-gen fit --init_from {path}"
+        )
     if resume and differing:
         raise CheckpointError(f"{path} cannot be resumed with {differing}; leave that out, or train anew.")
     if shapes != saved_shapes:
@@ -206,16 +301,30 @@ def check_checkpoint(path: str, model: LightningModule, resume: bool) -> None:
 def from_checkpoint(command: str, options: list[str]) -> list[str]:
     """Put a checkpoint's model, data and callbacks before the options, if neither a recipe nor a model is given."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for names in (["--ckpt_path"], ["--config", "-c"], ["--model"]):
-        finder.add_argument(*names, nargs="?")
-    given, _ = finder.parse_known_args(options)
-    if given.ckpt_path is None or given.config or given.model:
+    names = ["--ckpt_path", "--init_from", "--model", "--data", "--checkpoint.dirpath", "--trainer.default_root_dir"]
+    for name in names:
+        finder.add_argument(name, nargs="?")
+    finder.add_argument("--config", "-c", nargs="?")
+    given = vars(finder.parse_known_args(options)[0])
+    path = given["ckpt_path"] or given["init_from"]
+    if path is None or given["config"] or given["model"]:
         return options
-    checkpoint = read_checkpoint(given.ckpt_path)
+    if path in WORDS:
+        root = given["trainer.default_root_dir"]
+        folder = given["checkpoint.dirpath"] or root or "logs"
+        found = find_checkpoint(path, folder, root or ".")
+        if found is None:
+            raise CheckpointError(no_checkpoint(path, folder, root or "."))
+        pl.utilities.rank_zero_info(f"--ckpt_path {path}: {found}")
+        path = str(found)
+        options = [*options, f"--ckpt_path={path}"]  # The last one counts.
+    checkpoint = read_checkpoint(path)
     config: dict[str, Any] = {"model": module_config(checkpoint, "hyper_parameters", LightningModule)}
-    if "datamodule_hyper_parameters" in checkpoint:
+    if given["data"]:  # Other data, which have a shape and classes of their own.
+        config["model"]["init_args"] = {k: v for k, v in config["model"]["init_args"].items() if k not in LINKED}
+    elif "datamodule_hyper_parameters" in checkpoint:
         config["data"] = module_config(checkpoint, "datamodule_hyper_parameters", LightningDataModule)
-    beside = Path(given.ckpt_path).parent.parent / "config.yaml"
+    beside = Path(path).parent.parent / "config.yaml"
     if beside.is_file():
         run = yaml.safe_load(beside.read_text(encoding="utf-8"))
         check_class_paths(run)
@@ -226,13 +335,17 @@ def from_checkpoint(command: str, options: list[str]) -> list[str]:
     return [f"--config={yaml.safe_dump(config, default_flow_style=True, width=math.inf)}", *options]  # JSON has no inf.
 
 
+def no_checkpoint(word: str, folder: str, root: str) -> str:
+    """That there is none, where it was looked for, and what to do."""
+    kind = f"{word} checkpoint below {folder}"
+    if word == "hpc":
+        kind = f"hpc_ckpt_*.ckpt in {root}, which Lightning writes when SLURM ends a job"
+    return f"--ckpt_path {word}: there is no {kind}; give the path of one, or --checkpoint.dirpath with its folder."
+
+
 def run(command: str, options: list[str]) -> None:
     """Run `fit`, `validate`, `test` or `predict`."""
-    # A resumed run has its own folder; nothing is lost by it but the list of best checkpoints.
-    warnings.filterwarnings("ignore", "The dirpath has changed")
-    # Said before the first validation; after it, a figure that is not there is an error.
-    warnings.filterwarnings("ignore", r".*could not find the monitored key")
-    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")  # Lightning's own, of no use to anybody.
+    silence_warnings_without_use()
     # The step size has one name, under which a checkpoint knows it.
     options = [re.sub(r"^--optimizer(\.init_args)?\.lr(?=$|=)", "--model.lr", option) for option in options]
     try:
@@ -248,7 +361,7 @@ def run(command: str, options: list[str]) -> None:
             auto_configure_optimizers=False,
             args=[command, *from_checkpoint(command, options)],
         )
-    except MisconfigurationException as error:
+    except misconfiguration() as error:
         raise LightningGenError(" ".join(str(error).split())) from error
     except RuntimeError as error:  # That of the process which failed first stands above or below.
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -133,7 +132,8 @@ class ImageDataModule(LightningDataModule):
         Raises:
             DataError: if one of ours is of another type than annotated, or out of bounds.
         """
-        frame = frame or sys._getframe(1)
+        current = inspect.currentframe()
+        frame = frame or (current and current.f_back)
         given = check_constructors(self, frame)
         super().save_hyperparameters(*args, frame=frame, **kwargs)
         accepted = {*inspect.signature(type(self).__init__).parameters, *given}

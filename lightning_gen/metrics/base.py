@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from lightning_gen._torchmetrics import is_joined, state_names
 from lightning_gen.errors import DataError
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class SampleMetric(Metric):
 
     def reset_generated(self) -> None:
         """Forget the generated images; what is known of real ones is kept."""
-        kept = {name: getattr(self, name) for name in self._defaults if not name.startswith("generated")}
+        kept = {name: getattr(self, name) for name in state_names(self) if not name.startswith("generated")}
         kept = {name: list(state) if isinstance(state, list) else state for name, state in kept.items()}
         Metric.reset(self)
         for name, state in kept.items():
@@ -129,8 +130,7 @@ class SampleMetric(Metric):
 
     def _of_all_ranks(self, values: Tensor) -> Tensor:
         """Within `compute`, a tensor of every rank, `(ranks, *values.shape)`."""
-        # _is_synced says whether torchmetrics found other ranks and joined the states.
-        return torch.stack(gather_all_tensors(values, self.process_group)) if self._is_synced else values[None]
+        return torch.stack(gather_all_tensors(values, self.process_group)) if is_joined(self) else values[None]
 
     def _warn_of_equal_features(self) -> None:
         """Say that a value near 0 is no praise."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lightning_gen._lightning import LightningModule, TrainingBatches, warn_of_mixture
+from lightning_gen._lightning import LightningModule, TrainingBatches, make_optimizers_again, pl, warn_of_mixture
 from lightning_gen.arguments import check_constructors, check_memory, check_types, class_path, plain
 from lightning_gen.errors import ConditionError, DataError, LightningGenError
 from lightning_gen.functional.bounds import bits_per_dim
@@ -191,7 +190,8 @@ class ImageModule(LightningModule):
         Raises:
             DataError: if one is of another type, or out of bounds.
         """
-        frame = frame or sys._getframe(1)
+        current = inspect.currentframe()
+        frame = frame or (current and current.f_back)
         self._given |= check_constructors(self, frame)
         super().save_hyperparameters(*args, frame=frame, **kwargs)
         self.hparams.update(plain(self.hparams))
@@ -348,6 +348,13 @@ class ImageModule(LightningModule):
         return max(int(steps), 1)
 
     # What is saved and logged -------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """After a tuner make optimizers and schedules again: they hold the step size and the number of steps before."""
+        tuners = (pl.callbacks.LearningRateFinder, pl.callbacks.BatchSizeFinder)
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if self.trainer.global_step == 0 and any(isinstance(callback, tuners) for callback in callbacks):
+            make_optimizers_again(self.trainer)
 
     def figure_protocols(self, stage: str) -> dict[str, str]:
         """The figures that validation and test log by themselves, as `{stage}/{name}`, for tables.

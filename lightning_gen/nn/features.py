@@ -162,7 +162,7 @@ class EfficientNetLite0(FeatureExtractor):
     def _extract(self, images: Tensor) -> Features:
         # In parts: the first maps of an image take 5 MB.
         features = torch.cat([self._pooled(part) for part in images.split(25)])
-        return Features(features, self.network._fc(features))
+        return Features(features, self.network.get_submodule("_fc")(features))
 
     def _pooled(self, images: Tensor) -> Tensor:
         """The last maps averaged over space, `(N, C, H, W) -> (N, 1280)`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
 
 def initialize_normal(network: nn.Module, std: float = 0.02) -> None:
     """Weights from N(0, std^2), biases of 0; gains of the normalisation from N(1, 0.02^2), shifts of 0.
@@ -17,7 +19,7 @@ def initialize_normal(network: nn.Module, std: float = 0.02) -> None:
     for module in network.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) and module.affine:
             nn.init.normal_(module.weight, 1.0, 0.02)
-        elif isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+        elif isinstance(module, (nn.Linear, *CONVOLUTIONS)):
             nn.init.normal_(module.weight, 0.0, std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
