@@ -627,12 +627,9 @@ def test_ranks_equal_one_process_on_the_joined_batch(name: str, ranks: Path, tmp
         del kinds[1]  # Their step size goes through one cycle in as many steps as the Trainer says.
     for key, value in one.items():
         for kind, others, expected in kinds:
+            where = f"{kind}, {key}: "
             torch.testing.assert_close(
-                others[key],
-                expected[key],
-                rtol=1e-9,
-                atol=1e-12,
-                msg=lambda text, key=key, kind=kind: f"{kind} {key}: {text}",
+                others[key], expected[key], rtol=1e-9, atol=1e-12, msg=lambda text, where=where: where + text
             )
         assert key not in start or not torch.equal(value.float(), start[key]), f"{key} did not move"
 

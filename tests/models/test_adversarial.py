@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from lightning_gen._lightning import pl
@@ -76,6 +78,23 @@ def test_scaled_gradients_are_unscaled_though_the_scale_changes_between_optimize
     assert seen == [(a, b), (a - 0.1 * 2.5, b + 0.1 * a)]
 
 
+@pytest.mark.parametrize("growth_interval", [1, 1000])
+def test_the_same_under_fabric(growth_interval: int) -> None:
+    """Clipped, with a scaler that changes between two optimizers, and without; and an epoch is what the loop says."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=growth_interval)
+    for plugins in ([], [MixedPrecision("16-mixed", "cpu", scaler=scaler)]):
+        fabric, model = Fabric(accelerator="cpu", devices=1, plugins=plugins), Duel(gradient_clip_val=2.5)
+        network, *_ = fabric.setup(model, *model.configure_optimizers())
+        for batch_idx in range(2):
+            network.training_step(torch.ones(1, 1), batch_idx)
+        a, b = 2 - 0.1 * 2.5, 3 + 0.1 * 2
+        expected = [(a, b), (a - 0.1 * 2.5, b + 0.1 * a)]
+        assert model.seen == [(pytest.approx(a, rel=1e-5), pytest.approx(b, rel=1e-5)) for a, b in expected]
+        assert model.current_epoch == 0
+        model.current_epoch = 3
+        assert model.current_epoch == 3
+
+
 def test_mixed_precision_sees_the_network_that_has_just_moved() -> None:
     """Autocast would keep bf16 copies of weights for a whole training step; Lightning turns that off."""
 
@@ -95,6 +114,23 @@ def test_mixed_precision_sees_the_network_that_has_just_moved() -> None:
             self.seen.append((before.item(), self.network(batch).item()))
 
     assert fit(Mixed(), [1.0], precision="bf16-mixed") == [(1.0, 0.5)]
+
+
+class Sum(Duel):
+    """Minimises (a + b) x, to whose terms autograd gives one and the same gradient."""
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.SGD([self.a, self.b], lr=0.1)]
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.step((self.optimizers(), ((self.a + self.b) * batch).sum()))
+        self.seen.append((self.a.item(), self.b.item()))
+
+
+def test_parameters_with_one_gradient_are_not_changed_twice() -> None:
+    assert fit(Sum(accumulate_grad_batches=2), [1.0, 3.0])[-1] == (2 - 0.1 * 2, 3 - 0.1 * 2)
+    length = 0.5 / 2**0.5  # Of each, where both together have the length 0.5.
+    assert fit(Sum(gradient_clip_val=0.5), [4.0]) == [(2 - 0.1 * length, 3 - 0.1 * length)]
 
 
 def test_accumulating_no_batches_is_refused() -> None:
