@@ -37,7 +37,7 @@ SIDES = {16: 4, 32: 4, 64: 4, 128: 4, 28: 7, 56: 7, 112: 7}
 def widths(image_shape: tuple[int, ...], base_channels: int) -> list[int]:
     """Channels from the image to the smallest maps: 3, 128, 256, 512, 1024 for 64 x 64 in colour."""
     num_layers = (image_shape[1] // SIDES[image_shape[1]]).bit_length() - 1
-    return [image_shape[0], *(base_channels * 2**i for i in range(num_layers))]
+    return [image_shape[0], *(int(base_channels) * 2**i for i in range(num_layers))]
 
 
 class Generator(nn.Sequential):
