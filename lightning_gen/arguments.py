@@ -118,7 +118,7 @@ def fits(value: Any, kind: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(fits(value, one) for one in inner)
     if origin is Literal:
-        return any(type(value) is type(one) and value == one for one in inner)
+        return any(fits(value, type(one)) and value == one for one in inner)
     if kind is float:
         return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if kind is int:

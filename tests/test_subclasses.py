@@ -4,6 +4,7 @@ import math
 import shutil
 import sys
 from collections import UserDict, UserList
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,31 @@ def test_hyper_parameters_are_plain_whatever_came(tmp_path: Path) -> None:
     path = trained(model, tmp_path / "x.ckpt")
     assert torch.load(path, weights_only=True)["hyper_parameters"] == expected
     assert load_model(path).latent_dim == 7
+
+
+def of_numpy(value: Any) -> Any:
+    """The same with NumPy's numbers, and rows and mappings that are no lists and no dicts."""
+    if isinstance(value, (list, tuple)):
+        return UserList(map(of_numpy, value))
+    if isinstance(value, dict):
+        return UserDict({key: of_numpy(one) for key, one in value.items()})
+    kinds: dict[type, Any] = {int: np.int64, float: np.float64}
+    return kinds.get(type(value), lambda same: same)(value)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_model_takes_numbers_of_numpy(name: str) -> None:
+    model, _ = tiny(name)
+    shapes = ("image_shape", "video_shape")  # They come from data, in Python's numbers.
+    given = {key: value if key in shapes else of_numpy(value) for key, value in model.arguments.items()}
+    made = type(model)(**given)
+    assert not {"numpy", "collections"} & {type(part).__module__ for part in flat(made.hparams)}
+
+
+def flat(value: Any) -> Iterator[Any]:
+    yield value
+    for one in value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ():
+        yield from flat(one)
 
 
 # Data modules ---------------------------------------------------------------------------------------------------

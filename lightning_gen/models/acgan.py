@@ -154,7 +154,7 @@ class ACGAN(ConditionalModule, AdversarialModule):
         self.register_buffer("own_labels", torch.tensor(self.classes), persistent=False)
 
         side = self.image_shape[1]
-        channels = GENERATOR_CHANNELS.get(side) if generator_channels is None else tuple(generator_channels)
+        channels = GENERATOR_CHANNELS.get(side) if generator_channels is None else tuple(map(int, generator_channels))
         if self.image_shape[1:] != (side, side) or not channels or side % 2 ** len(channels):
             raise DataError(
                 f"ACGAN got image_shape={self.image_shape} and generator_channels={generator_channels}; it makes "

@@ -58,7 +58,7 @@ def make_plan(network: str, image_shape: tuple[int, ...], base_channels: int, ke
     side = SIDES[image_shape[1]]
     halvings = range((image_shape[1] // side).bit_length() - 1)
     strides = (1, 2) if network == "imagenet" else (2,)
-    channels = [base_channels * 2**i for i in halvings for _ in strides]
+    channels = [int(base_channels) * 2**i for i in halvings for _ in strides]
     return Plan((image_shape[0], *channels), strides * len(halvings), kernel_size, side)
 
 

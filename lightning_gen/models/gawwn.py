@@ -68,7 +68,7 @@ def spread(vectors: Tensor, size: int) -> Tensor:
 
 def halvings(size: int) -> int:
     """How often maps are halved to 4 x 4."""
-    return (size // 4).bit_length() - 1
+    return int(size // 4).bit_length() - 1
 
 
 # Boxes --------------------------------------------------------------------------------------------------------------

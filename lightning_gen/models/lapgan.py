@@ -208,7 +208,7 @@ class LAPGAN(ConditionalModule, AdversarialModule):
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
         self.image_shape = tuple(image_shape)
-        self.sizes = tuple(sizes)
+        self.sizes = sizes = tuple(map(int, sizes))
         check_sizes(self.sizes, self.image_shape, SMALLEST)
         if len(channels) != len(sizes) - 1:
             raise DataError(f"channels={list(channels)} has {len(channels)} values for {len(sizes) - 1} bands.")
