@@ -84,7 +84,7 @@ TINY: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # model: a reci
     ),
     "Pix2Pix": ("pix2pix/digits", {"base_channels": 4}, {}),
     "PixelRNN": ("pixel_rnn/digits", {"variant": "pixelcnn", "num_layers": 1, "hidden_size": 4}, {}),
-    "VAE": ("vae/digits", {"hidden_size": 16, "latent_dim": 4, "num_importance_samples": 5}, {}),
+    "VAE": ("vae/digits", {"mean_bias": True, "hidden_size": 16, "latent_dim": 4, "num_importance_samples": 5}, {}),
     "VGAN": ("vgan/digits", {"latent_dim": 8, **SMALL}, {"epoch_size": 80, "held_out_size": 8}),
     "VGANAutoencoder": (
         "vgan/digits_autoencoder",

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from lightning_gen.arguments import Count, Size
+from lightning_gen.arguments import Count, NonNegative, Size
 from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, Columns, ImageDataModule, Split, take
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
@@ -225,7 +225,7 @@ class CaptionedDigitsDataModule(ImageDataModule):
         source: Literal["digits", "mnist"] = "digits",
         own_size: bool = False,
         redraw: bool = False,
-        wrong_attributes: dict[str, float] | None = None,
+        wrong_attributes: dict[str, NonNegative] | None = None,
         plain: bool = False,
         zero_shot: Literal["combinations", "digits"] | None = "combinations",
         image_size: Size = 32,
@@ -242,7 +242,7 @@ class CaptionedDigitsDataModule(ImageDataModule):
             raise DataError("Plain digits are as they are; leave own_size, redraw and wrong_attributes out.")
         if wrong_attributes is not None:
             unknown = sorted(set(wrong_attributes) - set(ATTRIBUTES))
-            if unknown or not redraw or sum(wrong_attributes.values()) <= 0 or min(wrong_attributes.values()) < 0:
+            if unknown or not redraw or sum(wrong_attributes.values()) <= 0:
                 raise DataError(
                     f"wrong_attributes is {wrong_attributes} and redraw {redraw}; expected redraw=true and weights of "
                     f"some of {', '.join(ATTRIBUTES)}."

@@ -209,8 +209,8 @@ class EoNADE(LikelihoodModule):
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         optimizers, schedules = decaying_optimizer(self, self.hparams["lr_decay"] or 0.0)
-        if self.hparams["lr_decay"] is None:
-            steps = self.trainer.estimated_stepping_batches
+        steps = self.training_steps() if self.hparams["lr_decay"] is None else None
+        if steps is not None:
             share = torch.optim.lr_scheduler.LambdaLR(optimizers[0], lambda t: max(0.0, 1 - t / steps))
             schedules[0]["scheduler"] = share
         return optimizers, schedules

@@ -19,6 +19,8 @@ LINE = re.compile(r"(\S+) ± (\S+) nats(?: \(at most (\S+) bits per dimension\))
 
 
 def save(model: GenerativeModule, folder: Path) -> Path:
+    if hasattr(model, "initialized"):
+        model.initialized.fill_(True)  # The data are grey, and not what it would look at.
     trainer = quiet_trainer(max_epochs=0, num_sanity_val_steps=0)
     trainer.fit(model, datamodule=FakeDataModule(image_shape=(1, 4, 4), num_samples=30))
     trainer.save_checkpoint(folder / "model.ckpt")

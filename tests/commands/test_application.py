@@ -15,6 +15,8 @@ from tests.test_cli import one_line_error
 
 
 def save(model: GenerativeModule, folder: Path, data: Any, **arguments: Any) -> str:
+    if hasattr(model, "initialized"):
+        model.initialized.fill_(True)  # The data are grey, and not what it would look at.
     trainer = quiet_trainer(**{"max_epochs": 0, "num_sanity_val_steps": 0, **arguments})
     trainer.fit(model, datamodule=data)
     trainer.save_checkpoint(folder / "model.ckpt")

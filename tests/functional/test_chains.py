@@ -28,7 +28,7 @@ def normal(*shape: int) -> Tensor:
 def test_the_chain_on_a_normal_density_has_the_closed_forms_variance() -> None:
     mean, s, e12, e3 = 1.5, 0.7, 0.2, 0.3
     a = e12 / s**2
-    x, zero = normal(100_000, 1), torch.zeros(1, dtype=torch.float64)
+    x, zero = normal(100_000, 1), torch.zeros(100_000, 1, dtype=torch.float64)
     for _ in range(60):
         x = langevin_step(x, -(x - mean) / s**2, zero, e3 * torch.randn_like(x), e12, 1.0)
     variance = e3**2 / (2 * a - a**2)

@@ -113,7 +113,7 @@ def test_a_checkpoint_keeps_the_density(tmp_path: Path) -> None:
 def test_bad_input_is_named() -> None:
     with pytest.raises(DataError, match="they are for 32 x 32"):
         ConvolutionalCGAN((3, 64, 64), hidden_size=100)
-    with pytest.raises(ConditionError, match="condition_size=0"):
+    with pytest.raises(DataError, match="condition_size=0"):
         small(condition_size=0)
     with pytest.raises(ConditionError, match=r"attributes as torch.float32 of shape \(2, 4\); expected floats"):
         small().sample(2, {"attributes": torch.zeros(2, 4)})

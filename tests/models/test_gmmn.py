@@ -158,10 +158,10 @@ def test_median_bandwidth_is_found_once() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"bandwidths": (1.0, -2.0)}, r"bandwidths is \[1.0, -2.0\]"),
-        ({"kernel": "rational_quadratic", "bandwidths": (0.0,)}, r"alphas is \[0.0\]"),
+        ({"bandwidths": (1.0, -2.0)}, r"bandwidths=\(1.0, -2.0\); expected tuple\[float > 0"),
+        ({"kernel": "rational_quadratic", "bandwidths": (0.0,)}, r"bandwidths=\(0.0,\); expected tuple\[float > 0"),
         ({"code_sizes": (32, 8), "code_dropout": (0.1,)}, "1 numbers for the 2 of code_sizes"),
-        ({"chunk_size": -1}, "must be at least 1"),
+        ({"chunk_size": -1}, "chunk_size=-1; expected int >= 1"),
     ],
 )
 def test_bad_arguments_are_one_clear_line(arguments: dict[str, Any], message: str) -> None:

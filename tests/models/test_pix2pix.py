@@ -277,7 +277,7 @@ def test_scores_are_distances_to_the_target() -> None:
         ({"image_shape": (1, 60, 100)}, "nearest are 64 x 96"),
         ({"patch_size": 50}, "1, 16, 34, 70, 142, 286"),
         ({"gan": "none", "l1_weight": 0.0}, "nothing to learn"),
-        ({"num_levels": 1}, "at least 2"),
+        ({"num_levels": 1}, "num_levels=1; expected int >= 2"),
     ],
 )
 def test_impossible_settings_are_refused(arguments: dict[str, object], message: str) -> None:

@@ -105,7 +105,7 @@ def test_published_initialisation_starts_from_an_even_blend(published: VGAN) -> 
     assert (mask - 0.5).square().mean().sqrt().item() == pytest.approx(0.04, abs=0.01)
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 64, 48), (3, 32, 48, 48), (3, 24, 64, 64), (3, 64, 64), (3, 8, 4, 4)])
+@pytest.mark.parametrize("shape", [(3, 16, 64, 48), (3, 32, 48, 48), (3, 24, 64, 64), (3, 8, 4, 4)])
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match=r"32 of 64 x 64, 16 of 32 x 32") as error:
         VGAN(shape)
