@@ -447,7 +447,7 @@ MODELS = {
             num_keypoints=5,
             text_dim=28,
             latent_dim=3,
-            base_channels=4,
+            base_channels=8,
             discriminator_channels=2,
             text_channels=2,
             map_size=8,
@@ -456,7 +456,7 @@ MODELS = {
         for location in ("box", "keypoints")
     },
     "keypoint_gan": lambda: RowsKeypointGAN(
-        5, text_dim=28, latent_dim=3, base_channels=2, discriminator_channels=2, lr=0.01
+        5, text_dim=28, latent_dim=3, base_channels=8, discriminator_channels=4, lr=0.01
     ),
     "gan_int_cls": lambda: RowsGANINTCLS(
         (1, 16, 16),
@@ -493,7 +493,7 @@ MODELS = {
     "ppgn_h": lambda: without_dropout(RowsPPGN(variant="h", denoiser_units=(8,), **STEERED)),
     "ppgn_x": lambda: RowsPPGN(variant="x", denoiser_channels=2, **STEERED),
     "nade": lambda: NADE(hidden_size=16, ordering=1, lr=0.01),
-    "eonade": lambda: RowsEoNADE(hidden_size=16, lr=0.01),
+    "eonade": lambda: RowsEoNADE(hidden_size=16, lr=0.01, lr_decay=0.0),
     "pixel_rnn_pixelcnn": lambda: PixelRNN(variant="pixelcnn", num_layers=1, hidden_size=4, lr=0.01),
     "pixel_rnn_row_lstm": lambda: PixelRNN(variant="row_lstm", num_layers=1, hidden_size=4, lr=0.01),
     "pixel_rnn_diagonal_bilstm": lambda: PixelRNN(num_layers=1, hidden_size=4, lr=0.01),
