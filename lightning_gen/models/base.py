@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lightning_gen._lightning import LightningModule, TrainingBatches, make_optimizers_again, pl, warn_of_mixture
-from lightning_gen.arguments import check_constructors, check_memory, check_types, class_path, plain
+from lightning_gen.arguments import check_constructors, check_memory, check_types, class_path, described, plain
 from lightning_gen.errors import ConditionError, DataError, LightningGenError
 from lightning_gen.functional.bounds import bits_per_dim
 
@@ -488,8 +488,12 @@ class GenerativeModule(ImageModule):
         if missing := sorted(set(keys) - set(condition)):
             raise ConditionError(f"{type(self).__name__} needs the condition {missing} as well; it takes {expected}.")
         for key, value in condition.items():
-            rows = value.shape[0] if isinstance(value, Tensor) and value.ndim else len(value)  # Not len: that of a
-            if rows != num_samples:  # tensor in a graph would be a constant.
+            if not hasattr(value, "__len__") or (isinstance(value, Tensor) and not value.ndim):
+                raise ConditionError(
+                    f"The condition {key!r} is {described(value)}; expected {num_samples} rows, one for each sample."
+                )
+            rows = value.shape[0] if isinstance(value, Tensor) else len(value)  # Not len: that of a tensor in a graph
+            if rows != num_samples:  # would be a constant.
                 raise ConditionError(f"The condition {key!r} has {rows} rows for {num_samples} samples.")
             if key in PIXELS:
                 check_pixels(value, key, ConditionError)

@@ -106,6 +106,9 @@ def test_conditions_are_checked() -> None:
         model.sample(1, {"lable": torch.tensor([1])})
     with pytest.raises(ConditionError, match="needs a condition with label"):
         model.sample(1)
+    for label in (5, torch.tensor(5)):
+        with pytest.raises(ConditionError, match=r"'label' is .*; expected 2 rows, one for each sample"):
+            Conditional().sample(2, {"label": label})
     with pytest.raises(ConditionError, match="has 3 rows for 2 samples"):
         model.sample(2, {"label": torch.zeros(3)})
     with pytest.raises(ConditionError, match="it takes no condition"):

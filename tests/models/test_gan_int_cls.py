@@ -1,6 +1,8 @@
 """Exact tests of GAN-INT-CLS, and a real training."""
 
+import itertools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from lightning_gen.callbacks import Diagnosis
 from lightning_gen.cli import main
 from lightning_gen.datamodules import CaptionedDigitsDataModule, DigitsDataModule
 from lightning_gen.errors import CheckpointError, ConditionError, DataError, WeightsNotFoundError
-from lightning_gen.functional.captions import ATTRIBUTES
 from lightning_gen.models import GANINTCLS
 from lightning_gen.models.gan_int_cls import Residual, cls_loss, midpoints
 from lightning_gen.nn import BagOfWords
@@ -378,12 +379,14 @@ def test_whether_the_pair_is_judged_or_the_batch(joint: bool) -> None:
     all its pairs are, and the one pair is taken for what those around it are.
     """
     torch.manual_seed(0)
-    words = sorted({word for values in ATTRIBUTES.values() for said in values for word in " ".join(said).split()})
+    data = CaptionedDigitsDataModule(batch_size=32)
+    data.setup()
+    captions = itertools.chain.from_iterable(data.datasets["train"].columns["caption"])
+    words = sorted({word for caption in captions for word in re.findall(r"\w+", caption)})
     sizes = {"generator_channels": 8, "discriminator_channels": 16, "text_features": 32, "latent_dim": 20}
     encoder = ("lightning_gen.nn.BagOfWords", {"words": " ".join(words)})
     settings = {"interp_weight": 0.0, "mismatch": "attributes", "joint_normalization": joint, "lr": 1e-3}
     model = GANINTCLS((3, 32, 32), len(words), *encoder, num_captions=1, **settings, **sizes)
-    data = CaptionedDigitsDataModule(batch_size=32)
     quiet_trainer(max_epochs=4, limit_val_batches=0).fit(model, data.train_dataloader())
     judge, higher = model.discriminator.train(), []
     with torch.no_grad():
