@@ -92,7 +92,7 @@ def test_a_part_of_a_folder_is_drawn_by_a_seed(tmp_path: Path) -> None:
 def test_the_order_of_names_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same real digits in a folder for each class and in one: a perfect model, whatever their names."""
     monkeypatch.chdir(tmp_path)
-    images = training_digits()[:500]
+    images = training_digits()[:1000]
     classes = DigitFeatures()(images).logits.argmax(1)
     write(tmp_path / "sorted", images[classes.argsort(stable=True)])
     write(tmp_path / "mixed", images)
@@ -100,11 +100,11 @@ def test_the_order_of_names_says_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     for folder in ("sorted", "mixed"):
         metric = InceptionScore()
         metric.bind(DigitFeatures())
-        samples = Replay(tmp_path / folder, (1, 28, 28)).sample(500)
+        samples = Replay(tmp_path / folder, (1, 28, 28)).sample(1000)
         metric.update(Samples(samples, *DigitFeatures()(samples)))
         scores[folder] = metric.compute().item()
-    assert scores["sorted"] == pytest.approx(scores["mixed"], rel=0.02)
-    assert scores["sorted"] > 8.9
+    assert scores["sorted"] == pytest.approx(scores["mixed"], rel=0.03)
+    assert scores["sorted"] > 9.2
 
 
 def test_grey_samples_may_have_been_saved_in_colour(tmp_path: Path) -> None:
