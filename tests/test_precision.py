@@ -199,7 +199,7 @@ def test_batches_in_other_types_are_converted(name: str) -> None:
     binary = in_types(given | {model.data_key: usual[model.data_key].round()}, torch.float32, torch.int64)
     as_bool = model.as_batch(binary | {model.data_key: binary[model.data_key].bool()})[model.data_key]
     torch.testing.assert_close(as_bool, binary[model.data_key], rtol=0, atol=0)
-    model._modes_checked.clear()
+    model.modes_checked.clear()
     with pytest.raises(DataError, match=r"are integers; expected floats in \[0, 1\] \(divide 8-bit values by 255\)"):
         model.as_batch(usual | {model.data_key: (255 * usual[model.data_key]).byte()})
     if name not in ("ImprovedGAN", "BernoulliMixture"):  # They look for more images than these.

@@ -149,9 +149,7 @@ def of_numpy(value: Any) -> Any:
 @pytest.mark.parametrize("name", TINY)
 def test_every_model_takes_numbers_of_numpy(name: str) -> None:
     model, _ = tiny(name)
-    shapes = ("image_shape", "video_shape")  # They come from data, in Python's numbers.
-    given = {key: value if key in shapes else of_numpy(value) for key, value in model.arguments.items()}
-    made = type(model)(**given)
+    made = type(model)(**{key: of_numpy(value) for key, value in model.arguments.items()})
     assert not {"numpy", "collections"} & {type(part).__module__ for part in flat(made.hparams)}
 
 
@@ -243,9 +241,15 @@ def test_own_models_at_the_command_line(
     assert "import it before: --import my_package.models on the command line." in capsys.readouterr().err
     main([*sample, "--import", package])
     assert Path("a.png").stat().st_size > 0
-    forget(monkeypatch)
-    main(["test", "--ckpt_path", str(path), "--import", package, *QUIET])
-    assert "my_package" in sys.modules
+    for command in (
+        ["test", "--ckpt_path", str(path), *QUIET],
+        ["predict", "--ckpt_path", str(path), *QUIET],
+        ["evaluate", "--ckpt_path", str(path), "--num_samples=20"],
+        ["compare", str(path.parent.parent), "--output=page.html"],
+    ):
+        forget(monkeypatch)
+        main([*command, "--import", package])
+        assert "my_package" in sys.modules
 
 
 def test_a_module_that_is_not_there_is_named(package: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,7 +141,7 @@ class ACGAN(ConditionalModule, AdversarialModule):
         super().__init__(gradient_clip_val, accumulate_grad_batches, input_noise, input_noise_epochs)
         self.save_hyperparameters()
         self.set_condition("label", num_classes, None)
-        self.image_shape = tuple(image_shape)
+        self.image_shape = image_shape = tuple(map(int, image_shape))
         self.latent_dim = latent_dim
         self.real_target = 1 - label_smoothing
         self.classes = list(range(num_classes)) if classes is None else sorted(classes)

@@ -47,7 +47,7 @@ class AttributeClassifier(ImageModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.attributes = attributes
         self.network = AttributeNetwork(self.image_shape, attributes, base_channels, num_features)
 

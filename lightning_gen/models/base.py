@@ -142,7 +142,7 @@ class FirstLook(Iterable[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         model, images = self.model, 0
-        self.whole, checked, model._modes_checked = False, model._modes_checked, set()
+        self.whole, checked, model.modes_checked = False, model.modes_checked, set()
         try:
             name, quiet = type(model).__name__, getattr(self.batches, "quiet", False)
             with tqdm(desc=f"{name} looks at the data", unit=" images", delay=2, leave=False, disable=quiet) as bar:
@@ -156,7 +156,7 @@ class FirstLook(Iterable[Batch]):
                     if enough or images >= model.init_images:
                         return
         finally:
-            model._modes_checked = checked  # Training checks its own first batch: it may draw noise for that.
+            model.modes_checked = checked  # Training checks its own first batch: it may draw noise for that.
         if not images:
             raise DataError(NO_BATCH)
         self.whole = True
@@ -181,7 +181,7 @@ class ImageModule(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         warn_of_mixture(type(self).__name__)
-        self._modes_checked: set[bool] = set()
+        self.modes_checked: set[bool] = set()
         self._epoch = 0
 
     def save_hyperparameters(self, *args: Any, frame: FrameType | None = None, **kwargs: Any) -> None:
@@ -237,9 +237,9 @@ class ImageModule(LightningModule):
             DataError: if the images have another shape than `image_shape`, are integers or not in [0, 1].
         """
         batch = self.converted(as_batch(batch))
-        if self.training not in self._modes_checked:  # Once each: reading a range waits for the device.
+        if self.training not in self.modes_checked:  # Once each: reading a range waits for the device.
             self.check_batch(batch)
-            self._modes_checked.add(self.training)
+            self.modes_checked.add(self.training)
         return batch
 
     def check_batch(self, batch: Batch) -> None:

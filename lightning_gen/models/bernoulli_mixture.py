@@ -56,7 +56,7 @@ class BernoulliMixture(LikelihoodModule):
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = False
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.smoothing = smoothing
         # Parameters although they get no gradient: they are what is learnt, and `ddp` refuses a module without any.
         self.weights = nn.Parameter(torch.full((num_components,), 1 / num_components))

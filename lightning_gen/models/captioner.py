@@ -120,7 +120,7 @@ class Captioner(ImageModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.max_words = max_words
         self.vocabulary: list[str] = []
         self.network: CaptionNetwork | None = None

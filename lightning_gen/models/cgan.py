@@ -136,7 +136,7 @@ class CGAN(ConditionalModule, DecayedSGD):
         super().__init__(gradient_clip_val, accumulate_grad_batches, input_noise, input_noise_epochs)
         self.save_hyperparameters()
         self.set_condition(condition_key, num_classes, condition_size)
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.latent_dim = latent_dim
         self.spherical_z = spherical_z
         self.dropout = dropout

@@ -186,7 +186,7 @@ class CharCNNRNN(ImageModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.attribute_names = tuple(attribute_names)
         self.strict = strict
         width, pooled, units = VARIANTS[variant]

@@ -91,7 +91,7 @@ class ConvolutionalCGAN(ConditionalModule, DecayedSGD):
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
         self.set_condition(condition_key, 0, condition_size)
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.latent_dim = latent_dim
         self.generator = ConvolutionalGenerator(latent_dim + condition_size, hidden_size, self.image_shape, 0.005)
         self.discriminator = ConvolutionalDiscriminator(

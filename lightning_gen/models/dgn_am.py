@@ -344,7 +344,7 @@ class DGNAM(AdversarialModule):
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.canvas = 2 * SMALLEST * 2 ** len(generator_channels)
         if max(self.image_shape[1:]) > self.canvas:
             raise DataError(

@@ -46,7 +46,7 @@ class DigitClassifier(ImageModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         if self.image_shape != (1, 28, 28):
             raise DataError(f"image_shape is {self.image_shape}; the digit classifier takes (1, 28, 28) alone.")
         self.distortion = distortion

@@ -245,7 +245,7 @@ class DRAW(LikelihoodModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.discrete = self.binary = decoder == "bernoulli"
         self.num_glimpses = num_glimpses
         self.glimpse_dim = latent_dim

@@ -50,7 +50,7 @@ class DRAWClassifier(ImageModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.num_classes = num_classes
         self.num_glimpses = num_glimpses
         self.reader = Attention(hidden_size, self.image_shape, read_size)

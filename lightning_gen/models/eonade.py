@@ -71,7 +71,7 @@ class EoNADE(LikelihoodModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.num_pixels = math.prod(self.image_shape)
         self.num_orderings = num_orderings
         self.activation = torch.sigmoid if activation == "sigmoid" else torch.relu

@@ -177,7 +177,7 @@ class GAN(DecayedSGD):
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches, input_noise, input_noise_epochs)
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.latent_dim = latent_dim
         self.noise = noise
         self.spherical_z = spherical_z

@@ -259,7 +259,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
-        self.image_shape = image_shape = tuple(image_shape)
+        self.image_shape = image_shape = tuple(map(int, image_shape))
         self.num_captions = num_captions
         self.latent_dim = latent_dim
         self.cls_weight = cls_weight

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
-from lightning_gen.arguments import Decay, ImageShape, NonNegative, Size
+from lightning_gen.arguments import Decay, ImageShape, NonNegative, Size, described
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional.adversarial import non_saturating_loss
 from lightning_gen.functional.placement import crop_boxes, keypoint_maps, paste_boxes
@@ -283,11 +283,6 @@ def check_keypoints(keypoints: Any, number: int, error: type[DataError | Conditi
         raise error(f"Keypoint {point} is {values}; expected {form}.")
 
 
-def described(values: Any) -> str:
-    """What was given, in a few words."""
-    return f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
-
-
 class GAWWN(CaptionedModule, AdversarialModule):
     """The what-where networks of 2016, for square images. The defaults are the paper's for birds with keypoints.
 
@@ -345,7 +340,7 @@ class GAWWN(CaptionedModule, AdversarialModule):
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
-        self.image_shape = image_shape = tuple(image_shape)
+        self.image_shape = image_shape = tuple(map(int, image_shape))
         self.set_text(text_dim, None if encoder is None else make_frozen(encoder, encoder_args or {}), encoder_weights)
         self.condition_keys = (*self.condition_keys, location)
         self.location = location

@@ -168,7 +168,7 @@ class GMMN(AdversarialModule):
         self.save_hyperparameters()
         if code_sizes and len(code_dropout) != len(code_sizes):
             raise DataError(f"code_dropout has {len(code_dropout)} numbers for the {len(code_sizes)} of code_sizes.")
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.latent_dim = latent_dim
         self.biased = biased
         self.code_batch_size = code_batch_size

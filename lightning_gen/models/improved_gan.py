@@ -278,7 +278,7 @@ class ImprovedGAN(LinearDecay):
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = image_shape = tuple(map(int, image_shape))
         self.num_classes = num_classes
         self.semi_supervised = semi_supervised
         self.latent_dim = latent_dim

@@ -59,7 +59,7 @@ class LabelReader(ImageModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.network = LabelNetwork(self.image_shape[0], palette, base_channels)
         self._confusions: dict[int, list[Tensor]] = defaultdict(list)  # of each held-out loader
 

@@ -207,7 +207,7 @@ class LAPGAN(ConditionalModule, AdversarialModule):
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = image_shape = tuple(map(int, image_shape))
         self.sizes = sizes = tuple(map(int, sizes))
         check_sizes(self.sizes, self.image_shape, SMALLEST)
         if len(channels) != len(sizes) - 1:

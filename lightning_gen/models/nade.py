@@ -170,7 +170,7 @@ class NADE(LikelihoodModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.activation: Activation = activation
         num_pixels = math.prod(self.image_shape)
         # Saved with the weights: a seed may give another permutation in another version of PyTorch.

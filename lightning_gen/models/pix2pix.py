@@ -170,7 +170,7 @@ class Pix2Pix(AdversarialModule):
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         if patch_size not in PATCHES:
             raise DataError(f"patch_size is {patch_size}; there are discriminators of {', '.join(map(str, PATCHES))}.")
         if gan == "none" and not l1_weight:

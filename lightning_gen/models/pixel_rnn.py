@@ -223,7 +223,7 @@ class PixelRNN(LikelihoodModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         for size in (hidden_size, head_size):
             colour_of(size, self.image_shape[0])
         self.levels = levels

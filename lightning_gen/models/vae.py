@@ -163,7 +163,7 @@ class VAE(LikelihoodModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.latent_dim = latent_dim
         self.discrete = self.binary = decoder == "bernoulli"
         self.num_posterior_samples = num_posterior_samples

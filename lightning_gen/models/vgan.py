@@ -206,7 +206,7 @@ class VGAN(AdversarialModule):
     ) -> None:
         super().__init__(gradient_clip_val, accumulate_grad_batches)
         self.save_hyperparameters()
-        self.image_shape = tuple(video_shape)
+        self.image_shape = tuple(map(int, video_shape))
         check_shape(self.video_shape)
         self.two_stream = streams == "two"
         self.conditional = conditional

@@ -320,7 +320,7 @@ class VPN(LikelihoodModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.image_shape = tuple(video_shape)
+        self.image_shape = tuple(map(int, video_shape))
         colours, num_frames, *_ = self.image_shape
         if not 0 <= context_frames < num_frames:
             raise DataError(

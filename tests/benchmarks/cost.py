@@ -350,7 +350,7 @@ def step(name: str, side: int, batch: int, ranks: int = 1, half: bool = False) -
 
 def cost(model: GenerativeModule, batch: int, counter: Counter, ranks: int = 1) -> Cost:
     """What a training step costs, without the checks, logs and statistics of the data that come once."""
-    model._modes_checked = {True, False}
+    model.modes_checked = {True, False}
     model.fit_codes = lambda: None  # type: ignore[assignment]  # What VGANAutoencoder does at the end of an epoch.
     model.on_fit_start = model.log = model.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
     strategy = Messages(ranks)

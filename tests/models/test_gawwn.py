@@ -213,7 +213,7 @@ def test_step_sizes_are_halved() -> None:
         ([0.1, 0.1, 0.0, 0.4], "has no area"),
         ([0.1, 0.1, 0.4, -0.4], "has no area"),
         ([0.1, math.nan, 0.4, 0.4], "reaches beyond"),
-        ([0.1, 0.2, 0.4], r"box is torch.float32 of shape \(1, 3\); expected floats \(N, 4\)"),
+        ([0.1, 0.2, 0.4], r"box is float32 \(1, 3\); expected floats \(N, 4\)"),
     ],
 )
 def test_boxes_that_are_none(box: list[float], message: str) -> None:
@@ -232,7 +232,7 @@ def test_a_box_to_the_border_is_one() -> None:
 @pytest.mark.parametrize(
     ("keypoints", "message"),
     [
-        ([[0.1, 0.2, 1.0]], r"shape \(1, 1, 3\); expected floats \(N, 2, 3\)"),
+        ([[0.1, 0.2, 1.0]], r"float32 \(1, 1, 3\); expected floats \(N, 2, 3\)"),
         ([[0.1, 0.2, 1.0], [0.1, 1.2, 1.0]], r"Keypoint 1 is \[0.1, 1.2, 1.0\]; expected"),
         ([[math.nan, 0.2, 1.0], [0.1, 0.2, 1.0]], "Keypoint 0 is"),
     ],
