@@ -99,6 +99,11 @@ def make_optimizers_again(trainer: Any) -> None:
     trainer.strategy.setup_optimizers(trainer)
 
 
+def logged_step(trainer: Any) -> int:
+    """The step at which Lightning logs: batches, where `global_step` counts each optimizer's step."""
+    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
 def live_display(trainer: Any) -> Any:
     """The rich display of a trainer's bars, None if it shows none; rich refuses a second one beside it."""
     bar = trainer.progress_bar_callback

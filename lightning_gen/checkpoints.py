@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from lightning_gen._lightning import LightningDataModule, LightningModule, pl
 from lightning_gen.callbacks.files import whole_file
 from lightning_gen.errors import CheckpointError, LightningGenError
 from lightning_gen.models.base import GenerativeModule
 from lightning_gen.nn.frozen import resolve_class
+from lightning_gen.recipes import recipe_names
 
 
 class WholeCheckpoints(pl.plugins.TorchCheckpointIO):
@@ -38,16 +40,38 @@ class WholeCheckpoints(pl.plugins.TorchCheckpointIO):
             raise OSError(error.errno, error.strerror, str(path)) from error  # A full disk does not say what for.
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def checkpoint_path(given: str | Path) -> Path:
+    """The checkpoint that is meant: a file, a run's folder, or a folder of runs or a recipe, for the newest training.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    path = Path(given)
+    if not path.exists() and str(given) in recipe_names():
+        path = Path("logs", str(given).replace("/", "_"))
+    if path.is_file():
+        return path
+    found = [*path.glob("checkpoints/*.ckpt"), *path.glob("*/checkpoints/*.ckpt"), *path.glob("*.ckpt")]
+    if not found:
+        raise CheckpointError(
+            f"There is no checkpoint {path}; fit writes them as logs/<recipe>/version_0/checkpoints/last.ckpt, and the "
+            "folder logs/<recipe> stands for the newest of its runs."
+        )
+    newest = max(found, key=os.path.getmtime)
+    last = newest.with_name("last.ckpt")
+    return last if last in found else newest
+
+
+def read_checkpoint(given: str | Path) -> dict[str, Any]:
     """Read a Lightning checkpoint onto the CPU; nothing in it is run.
+
+    Args:
+        given: see `checkpoint_path`.
 
     Raises:
         CheckpointError: if there is no such file, or it is truncated, holds code, or is not a Lightning checkpoint.
     """
-    if not Path(path).is_file():
-        raise CheckpointError(
-            f"There is no checkpoint {path}; fit writes them as logs/<name>/version_0/checkpoints/*.ckpt."
-        )
+    path = checkpoint_path(given)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # Weights are paged in as used.
     except Exception as error:  # A foreign file can break the reader in any way.
@@ -58,6 +82,26 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise CheckpointError(f"{path} holds no state_dict; expected a checkpoint that a Trainer has saved.")
     return checkpoint
+
+
+def run_config(path: str | Path) -> dict[str, Any] | None:
+    """What the run was told that has left a checkpoint: kept in it, or, by older ones, beside it; None if neither.
+
+    Raises:
+        CheckpointError: if what is there is no configuration of a run.
+    """
+    kept = read_checkpoint(path).get("run")
+    beside = checkpoint_path(path).parent.parent / "config.yaml"
+    text = kept.get("config") if isinstance(kept, dict) else beside.read_text("utf-8") if beside.is_file() else None
+    if text is None:
+        return None
+    try:
+        config = yaml.safe_load(text)
+    except (yaml.YAMLError, AttributeError) as error:
+        raise CheckpointError(f"The configuration of the run that wrote {path} cannot be read: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("trainer"), dict):
+        raise CheckpointError(f"The configuration of the run that wrote {path} has no section trainer.")
+    return config
 
 
 def find_checkpoint(word: str, folder: str, root: str) -> Path | None:

@@ -14,8 +14,13 @@ def recipe_folder() -> Path:
 
 def recipe_names() -> list[str]:
     """All names, such as `vae/digits`."""
-    folder = recipe_folder()
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob("*/*.yaml"))
+    return sorted(map(recipe_name, recipe_folder().glob("*/*.yaml")))
+
+
+def recipe_name(path: str | Path) -> str:
+    """The name of a recipe's file, that of any other YAML file without its suffix."""
+    path = Path(path).with_suffix("")
+    return path.relative_to(recipe_folder()).as_posix() if path.is_relative_to(recipe_folder()) else path.name
 
 
 def resolve_recipe(name_or_path: str) -> str:

@@ -112,13 +112,20 @@ def test_data_module_that_is_none_is_refused(checkpoint, tmp_path, capsys):
     assert not (tmp_path / MARKER).exists()
 
 
-def test_config_beside_a_checkpoint_is_trusted_no_more(checkpoint, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_runs_config_is_trusted_no_more(inside, checkpoint, tmp_path, monkeypatch, capsys):
     path = tmp_path / "checkpoints" / "last.ckpt"
     path.parent.mkdir()
-    path.write_bytes(checkpoint.read_bytes())
     bad_checkpoint("truncated", checkpoint, tmp_path)  # For its module.
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "config.yaml").write_text("trainer: {callbacks: [{class_path: marker_module.VAE}], logger: null}")
+    config = "trainer: {callbacks: [{class_path: marker_module.VAE}], logger: null}"
+    content = torch.load(checkpoint, weights_only=True)
+    if inside:
+        content["run"]["config"] = config
+    else:  # As older ones have it.
+        del content["run"]
+        (tmp_path / "config.yaml").write_text(config)
+    torch.save(content, path)
     assert "marker_module.VAE" in one_line_error(capsys, "test", "--ckpt_path", str(path))
     assert not (tmp_path / MARKER).exists()
 

@@ -34,8 +34,28 @@ class Figure(NamedTuple):
 
 
 def log_folder(trainer: Trainer) -> Path:
-    """The folder of this run; to be called on every rank."""
+    """The folder of this run, that of no other; to be called on every rank.
+
+    Lightning's `trainer.log_dir` is one folder for all runs of W&B, and none for MLflow with a database; there it is
+    the one in which the run's `checkpoints` lie: `save_dir/name/version` of the first logger. So it is without one,
+    where the ModelCheckpoint was told of one.
+    """
+    if trainer.loggers and getattr(trainer.loggers[0], "log_dir", None) is None:
+        logger = trainer.loggers[0]
+        version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+        folder = Path(logger.save_dir or trainer.default_root_dir, str(logger.name), version)
+        return Path(trainer.strategy.broadcast(folder))  # On other ranks W&B knows no version.
+    checkpoints = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or "")
+    if not trainer.loggers and checkpoints.name == "checkpoints":
+        return Path(trainer.strategy.broadcast(checkpoints)).parent
     return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def trained_epoch(trainer: Trainer) -> int:
+    """The epoch, from 0, that a model has been trained to; in a test Lightning's own counter may stand at 0."""
+    if trainer.state.fn == "fit":
+        return trainer.current_epoch
+    return max(trainer.current_epoch, getattr(trainer.lightning_module, "loaded_epoch", 0))
 
 
 def fresh_loader(trainer: Any, split: Literal["train", "val"]) -> Iterable[Any] | None:

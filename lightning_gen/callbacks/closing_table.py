@@ -13,8 +13,9 @@ from rich.table import Table
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer
 from lightning_gen.arguments import class_path
-from lightning_gen.callbacks.base import Figure, log_folder
+from lightning_gen.callbacks.base import Figure, log_folder, trained_epoch
 from lightning_gen.callbacks.files import whole_file
+from lightning_gen.callbacks.loggers import add_file
 from lightning_gen.models.base import GenerativeModule, ImageModule, held_out_batches, loader_suffix
 
 
@@ -60,7 +61,7 @@ class ClosingTable(Callback):
                     real=None,
                     protocol=protocol,
                     stage=stage,
-                    epoch=trainer.current_epoch,
+                    epoch=trained_epoch(trainer),
                 )
             )
 
@@ -113,6 +114,8 @@ class ClosingTable(Callback):
         }
         with whole_file(path) as temporary:
             temporary.write_text(json.dumps(content, indent=2))
+        for logger in trainer.loggers:
+            add_file(logger, path)
 
     def _print(
         self, histories: dict[str, list[Figure]], pictures: list[Path], checkpoint: str, example: str | None, kept: bool

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from lightning_gen._lightning import LightningModule, Trainer, pl
 from lightning_gen.arguments import Size, check_arguments
-from lightning_gen.callbacks.base import EvaluationCallback, Figure, Stage, check_monitors, fresh_loader
+from lightning_gen.callbacks.base import (
+    EvaluationCallback,
+    Figure,
+    Stage,
+    check_monitors,
+    fresh_loader,
+    trained_epoch,
+)
 from lightning_gen.callbacks.progress import progress
 from lightning_gen.errors import DataError, LightningGenError
 from lightning_gen.metrics.base import SampleMetric, Samples
@@ -310,7 +317,7 @@ class SampleEvaluation(EvaluationCallback):
             real=None if real is None else real.value,
             protocol=", ".join(protocol),
             stage=stage,
-            epoch=trainer.current_epoch,
+            epoch=trained_epoch(trainer),
         )
         self.figures.append(figure)
         module.log(figure.name, figure.value, sync_dist=True, add_dataloader_idx=False)

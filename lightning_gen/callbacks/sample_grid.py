@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
-from lightning_gen._lightning import LightningModule, Trainer, pl
+from lightning_gen._lightning import LightningModule, Trainer, logged_step
 from lightning_gen.arguments import Size, check_arguments
-from lightning_gen.callbacks.base import EvaluationCallback, Stage
+from lightning_gen.callbacks.base import EvaluationCallback, Stage, trained_epoch
 from lightning_gen.callbacks.files import image_grid, write_png
+from lightning_gen.callbacks.loggers import add_animation, add_image
 from lightning_gen.callbacks.videos import film_frames, film_strips, write_gif
 from lightning_gen.errors import LightningGenError
 from lightning_gen.models.base import GenerativeModule
 
 
-def log_animation(logger: pl.loggers.TensorBoardLogger, name: str, path: Path, step: int) -> None:
-    """Show a GIF among TensorBoard's images, where it moves; `SummaryWriter.add_video` fails with moviepy 2."""
-    with Image.open(path) as animation:
-        width, height = animation.size
-    picture = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=path.read_bytes())
-    logger.experiment.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=picture)]), step)
-
-
 class PictureCallback(EvaluationCallback):
     """Base of callbacks that draw a picture, on rank zero.
 
-    It is written to `<log folder>/<kind>/epoch=0004.png` (in a test `test.png`), and given to loggers that take images.
-    An animation becomes a `.gif` beside it, which is given to loggers that take videos, and to TensorBoard as an image
-    that moves.
+    It is written to `<log folder>/<kind>/epoch=0004.png` (in a test `test.png`), an animation beside it as `.gif`, and
+    given to the loggers, at the step at which their curves stand.
     """
 
     kind: str
@@ -44,23 +33,18 @@ class PictureCallback(EvaluationCallback):
         if trainer.fast_dev_run:  # A trial, which leaves nothing behind.
             return
         picture, frames = drawn if isinstance(drawn, tuple) else (drawn, None)
-        epoch = trainer.current_epoch
-        path = self.folder / self.kind / (f"epoch={epoch:04d}.png" if stage == "val" else "test.png")
+        epoch, step = trained_epoch(trainer), logged_step(trainer)
+        path = self.folder / self.kind / ("test.png" if stage == "test" else f"epoch={epoch:04d}.png")
         write_png(picture, path)
         self.pictures.append(path)
+        for logger in trainer.loggers:
+            add_image(logger, f"{stage}/{self.kind}", picture, step, epoch)
         if frames is not None:
             path = path.with_suffix(".gif")
             write_gif(frames, path)
             self.pictures.append(path)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image(key=f"{stage}/{self.kind}", images=[picture], caption=[f"epoch {epoch}"])
-            elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):
-                add_image(f"{stage}/{self.kind}", picture, epoch)
-            if frames is not None and isinstance(logger, pl.loggers.TensorBoardLogger):
-                log_animation(logger, f"{stage}/{self.kind}_video", path, epoch)
-            if frames is not None and hasattr(logger, "log_video"):
-                logger.log_video(key=f"{stage}/{self.kind}_video", videos=[str(path)], caption=[f"epoch {epoch}"])
+            for logger in trainer.loggers:
+                add_animation(logger, f"{stage}/{self.kind}_video", path, step, epoch)
 
     def draw(self, trainer: Trainer, pl_module: GenerativeModule) -> Tensor | tuple[Tensor, list[Tensor]]:
         """The picture, `(3, H, W)` in [0, 1], and of videos also the frames of an animation, each `(3, H, W)`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Iterator
@@ -9,16 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from lightning_gen._lightning import LightningDataModule
 from lightning_gen.callbacks.base import Figure
-from lightning_gen.checkpoints import module_config, read_checkpoint
+from lightning_gen.checkpoints import module_config, read_checkpoint, run_config
 from lightning_gen.commands.pictures import Device, load
 from lightning_gen.errors import CheckpointError, LightningGenError
 from lightning_gen.models.base import GenerativeModule, ImageModule
+from lightning_gen.recipes import recipe_names
 
-EXPECTED = "expected what fit leaves, as logs/<name>/version_0 with checkpoints/, figures.json or TensorBoard's events"
+EXPECTED = "expected what fit leaves, as logs/<recipe>/version_0 with checkpoints/ or figures.json"
 LOADING = ("root", "batch_size", "num_workers", "download")
 """Arguments of data modules that do not change what the images are. (A batch size is a setting of the training.)"""
 
@@ -54,21 +55,18 @@ class Run(NamedTuple):
 
 
 def find_run(given: str) -> Run:
-    """The run of a run's folder, of its checkpoint, or of a folder of logs in which one model was trained.
+    """The run of a run's folder or of its checkpoint, or the newest of a folder of runs, or of a recipe's.
 
     Raises:
-        LightningGenError: if there is no run, or more than one.
+        LightningGenError: if there is no run.
         CheckpointError: if the checkpoint cannot be read or trusted.
     """
     path = Path(given)
-    checkpoint: Path | None = path
-    if path.is_file():
-        folder = path.parent
-        if folder.name == "checkpoints":
-            folder = folder.parent
-    else:
-        folder = run_folder(path)
-        checkpoint = newest_checkpoint(folder)
+    if not path.exists() and given in recipe_names():
+        path = Path("logs", given.replace("/", "_"))
+    checkpoint = path if path.is_file() else None
+    folder = folder_of_checkpoint(path) if path.is_file() else run_folder(path)
+    checkpoint = checkpoint or newest_checkpoint(folder)
     notes: list[str] = []
     figures = dict(read_figures(folder, checkpoint, notes))
     if not figures:
@@ -96,25 +94,29 @@ def load_run(run: Run, device: Device, seed: int) -> GenerativeModule:
         raise CheckpointError(f"{run.checkpoint}: {error}") from error
 
 
+def folder_of_checkpoint(path: Path) -> Path:
+    """The folder of the run that has written a checkpoint, as far as it is known and still there."""
+    if path.parent.name == "checkpoints":
+        return path.parent.parent
+    kept = read_checkpoint(path).get("run")
+    folder = Path(str(kept.get("folder"))) if isinstance(kept, dict) else path.parent
+    return folder if folder.is_dir() else path.parent
+
+
 def run_folder(path: Path) -> Path:
-    """The folder itself if it is one of a run, else the one of its folders that is."""
+    """The folder itself if it is one of a run, else the one of its folders in which was trained last."""
     if is_run(path):
         return path
     runs = sorted(filter(is_run, path.iterdir())) if path.is_dir() else []
-    trained = [run for run in runs if newest_checkpoint(run)] or runs  # A test leaves a folder with figures alone.
-    if len(trained) > 1:
-        raise LightningGenError(
-            f"{path} holds {len(trained)} runs; name one of them, as {trained[-1]}: "
-            f"{', '.join(run.name for run in trained)}."
-        )
-    if not trained:
+    trained = {run: checkpoint for run in runs if (checkpoint := newest_checkpoint(run))}
+    if not runs:
         raise LightningGenError(f"{path} is no run; {EXPECTED}.")
-    return trained[0]
+    return max(trained, key=lambda run: os.path.getmtime(trained[run])) if trained else runs[-1]
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds anything that a run leaves."""
-    return any(any(folder.glob(name)) for name in ("checkpoints/*.ckpt", "figures.json", "events.out.tfevents.*"))
+    """Whether a folder holds what a run leaves that has come to its first checkpoint, or to its end."""
+    return any(any(folder.glob(name)) for name in ("checkpoints/*.ckpt", "figures.json"))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -144,9 +146,9 @@ def read_sections(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def read_figures(folder: Path, checkpoint: Path | None, notes: list[str]) -> Iterator[tuple[str, Figure]]:
-    """Figures by name, oldest first: the folder's own, and those of tests of its checkpoints in folders beside it."""
+    """Figures by name, oldest first: the folder's own, those of tests of its checkpoints inside it, and beside it."""
     folder = folder.resolve()
-    paths = {*folder.glob("figures.json"), *folder.parent.glob("version_*/figures.json")}
+    paths = {*folder.glob("figures.json"), *folder.glob("*/*/figures.json"), *folder.parent.glob("*/figures.json")}
     for path in sorted(paths, key=os.path.getmtime):
         for stage, section in read_sections(path):
             judged = Path(section["checkpoint"])
@@ -190,23 +192,17 @@ def read_settings(checkpoint: Path, folder: Path) -> dict[str, Any]:
             settings[part] = config["class_path"].rpartition(".")[2].removesuffix("DataModule")
             settings |= {f"{part}.{name}": value for name, value in config["init_args"].items()}
     settings["epochs"] = content.get("epoch", -1) + 1
-    if (folder / "config.yaml").is_file():
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        settings["seed"] = config.get("seed_everything")
+    if (run := run_config(checkpoint)) is not None:
+        settings["seed"] = run.get("seed_everything")
     return settings
 
 
 def read_curves(folder: Path, num_points: int = 150) -> dict[str, np.ndarray]:
     """What a run has logged, by name: rows of epoch and value, `(at most num_points, 2)`, means where there are more.
 
-    TensorBoard counts steps; where the epoch was logged as well, the axis is that: 1 is the end of the first epoch.
+    Loggers count steps; where the epoch was logged as well, the axis is that: 1 is the end of the first epoch.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1})
-    events.Reload()
-    scalars = {name: np.array([(e.step, e.value) for e in events.Scalars(name)]) for name in events.Tags()["scalars"]}
-    scalars.pop("hp_metric", None)
+    scalars = {**read_events(folder), **read_csv(folder / "metrics.csv")}
     epochs = scalars.pop("epoch", np.zeros((0, 2)))
     ends = {int(epoch): step for step, epoch in epochs}  # The last step of each epoch.
     curves = {}
@@ -218,3 +214,24 @@ def read_curves(folder: Path, num_points: int = 150) -> dict[str, np.ndarray]:
             points[:, 0] = np.interp(points[:, 0], [0, *ends.values()], [0, *(epoch + 1 for epoch in ends)])
         curves[name] = np.stack([part.mean(0) for part in np.array_split(points, min(num_points, len(points)))])
     return curves
+
+
+def read_events(folder: Path) -> dict[str, np.ndarray]:
+    """What TensorBoard's logger has written: rows of step and value, by name."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1})
+    events.Reload()
+    names = [name for name in events.Tags()["scalars"] if name != "hp_metric"]
+    return {name: np.array([(event.step, event.value) for event in events.Scalars(name)]) for name in names}
+
+
+def read_csv(path: Path) -> dict[str, np.ndarray]:
+    """What Lightning's CSVLogger has written: rows of step and value, by name."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = {name for row in rows for name in row if name != "step"}
+    points = {name: [(float(row["step"]), float(row[name])) for row in rows if row[name]] for name in columns}
+    return {name: np.array(found) for name, found in sorted(points.items()) if found}

@@ -32,20 +32,24 @@ from lightning_gen._lightning import (
     started_processes,
 )
 from lightning_gen.callbacks import ClosingTable, NanGuard, RandomState
-from lightning_gen.callbacks.base import check_monitors
+from lightning_gen.callbacks.base import check_monitors, log_folder
+from lightning_gen.callbacks.loggers import add_file
 from lightning_gen.checkpoints import (
     WholeCheckpoints,
     check_class_paths,
+    checkpoint_path,
     find_checkpoint,
     load_weights,
     module_config,
     read_checkpoint,
+    run_config,
     saved_class,
 )
 from lightning_gen.commands.optimizer import choose_optimizer
 from lightning_gen.errors import CheckpointError, DataError, LightningGenError, TrainingError
 from lightning_gen.nn.frozen import resolve_class
 from lightning_gen.parser import OneLineErrors, RecipeAction, own_error
+from lightning_gen.recipes import recipe_name
 
 lightning_cli: Any = import_module(f"{pl.__name__}.cli")
 
@@ -53,13 +57,39 @@ SHORT_NAMES = (models, datamodules)  # Imported, their classes are found by name
 LINKED = ("image_shape", "video_shape", "num_classes", "classes")  # What the data tell a model that asks for it.
 WORDS = ("last", "best", "hpc")  # In the place of a checkpoint's path.
 EPILOG = """
+fit writes to logs/<recipe>/version_0, version_1 and so on; test and the like to a folder test in that of the run.
 validate, test and predict need --ckpt_path alone: the model and the data are rebuilt from the checkpoint, and judged by
-the callbacks in the config.yaml that fit left in the run's folder. fit --ckpt_path goes on with a run in the same way,
-with all of its trainer settings. What else is typed changes that. With --config or --model, these say what is
-built, and must agree with the checkpoint. --ckpt_path last is the newest run's newest checkpoint, below
---checkpoint.dirpath or logs/; best the one that its monitor calls the best; hpc what Lightning left when SLURM ended
-the job. fit --init_from begins anew from a checkpoint's weights: on other data, with another step size.
+the callbacks that fit had. fit --ckpt_path goes on with a run in the same way, with all of its trainer settings. What
+else is typed changes that. With --config or --model, these say what is built, and must agree with the checkpoint.
+--ckpt_path is a file, a run's folder, or the folder of a recipe's runs (logs/vae_digits, or vae/digits), for the newest
+one that has trained. --ckpt_path last is the newest run's newest checkpoint, below --checkpoint.dirpath or logs/; best
+the one that its monitor calls the best; hpc what Lightning left when SLURM ended the job. fit --init_from begins anew
+from a checkpoint's weights: on other data, with another step size.
 """
+
+
+class RunConfig(lightning_cli.SaveConfigCallback):  # type: ignore[misc]
+    """Keeps what a run was told: as config.yaml in its folder, in its checkpoints, and with its loggers."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.folder = log_folder(trainer)
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        path = self.folder / self.config_filename
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        told = {f"data.{name}": value for name, value in data.hparams.items()}
+        for logger in trainer.loggers:
+            add_file(logger, path)
+            if not isinstance(logger, pl.loggers.TensorBoardLogger):  # Its table takes settings once: the model's.
+                logger.log_hyperparams({"seed": self.config.seed_everything, "data": type(data).__name__} | told)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """The checkpoint may lie anywhere, and be moved."""
+        config = self.parser.dump(self.config, skip_none=False)
+        checkpoint["run"] = {"folder": str(self.folder.resolve()), "config": config}
 
 
 class Parser(OneLineErrors, lightning_cli.LightningArgumentParser):  # type: ignore[misc]
@@ -108,7 +138,8 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         """
         self.config = parser.parse_args(args)
         command = self.config[self.config["subcommand"]]
-        self.ckpt_path, command["ckpt_path"] = command["ckpt_path"], None
+        given, command["ckpt_path"] = command["ckpt_path"], None
+        self.ckpt_path = given if given is None or given in WORDS else str(checkpoint_path(given))
 
     def before_instantiate_classes(self) -> None:
         """The checkpoint belongs to the configuration again."""
@@ -125,15 +156,18 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
             raise found
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Logs go to `logs/<model>_<data>` if no logger is given; a run for its speed or for a trial leaves nothing."""
+        """A run has a folder of its own, whatever its logger; one for its speed or for a trial leaves nothing."""
         given = self.config_init[self.subcommand]["trainer"]
         if given["barebones"]:
             kwargs |= {"logger": given["logger"] or None, "log_every_n_steps": None, "num_sanity_val_steps": None}
             self.save_config_callback = None
         elif given["logger"] in (None, True):
-            kwargs["logger"] = pl.loggers.TensorBoardLogger(given["default_root_dir"] or "logs", self.name)
-        elif not given["logger"]:
+            kwargs["logger"] = pl.loggers.TensorBoardLogger(*self.place)
+        elif not given["logger"] and given["enable_checkpointing"] is False:
             self.save_config_callback = None  # It would be written into the working directory.
+        elif not given["logger"] and (checkpoint := self.config_init[self.subcommand]["checkpoint"]).dirpath is None:
+            version = pl.loggers.CSVLogger(*self.place).log_dir  # The next one's; nothing is written yet.
+            checkpoint.dirpath = os.path.join(version, "checkpoints")
         # Lightning 2.6 writes last.ckpt even after a fast_dev_run, in ModelCheckpoint.on_train_end.
         if not (given["barebones"] or given["fast_dev_run"] or given["enable_checkpointing"] is False):
             self.trainer_defaults["callbacks"].append(self.config_init[self.subcommand]["checkpoint"])
@@ -199,8 +233,27 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
 
     @property
     def name(self) -> str:
-        """Of the folder that the runs of this model on these data have together."""
+        """Of the folder of such runs: the recipe's, that of the run which goes on, else the model's and the data's."""
+        config = self.config[self.subcommand]
+        for path in map(str, config.config or ()):
+            recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8")) if Path(path).is_file() else {}
+            told = [(recipe.get(part) or {}).get("class_path") for part in ("model", "data")]
+            if told == [config.model.class_path, config.data.class_path]:
+                return recipe_name(path).replace("/", "_")
+        folders = Path(self.ckpt_path or "").parts[-4:-1]
+        if not config.config and folders[2:] == ("checkpoints",):
+            return folders[0]
         return "_".join(type(part).__module__.rpartition(".")[2] for part in (self.model, self.datamodule))
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Where the folders of such runs are, and their name; those of a test are in that of the run."""
+        root = self.config_init[self.subcommand]["trainer"]["default_root_dir"]
+        if self.subcommand == "fit":
+            return root or "logs", self.name
+        run = Path(self.ckpt_path or "").parent
+        is_known = root is None and run.name == "checkpoints"
+        return str(run.parent if is_known else Path(root or "logs", self.name)), self.subcommand
 
     @property
     def runs(self) -> str:
@@ -209,10 +262,8 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         root, logger = config["trainer"]["default_root_dir"], config["trainer"]["logger"]
         if config["checkpoint"].dirpath is not None:
             return str(config["checkpoint"].dirpath)
-        if logger in (None, True):
+        if not logger or logger is True:
             return os.path.join(root or "logs", self.name)
-        if not logger:
-            return os.path.join(root or ".", "checkpoints")
         first = logger[0] if isinstance(logger, list) else logger
         return os.path.join(first.save_dir or root or ".", str(first.name))
 
@@ -324,12 +375,16 @@ def from_checkpoint(command: str, options: list[str]) -> list[str]:
         config["model"]["init_args"] = {k: v for k, v in config["model"]["init_args"].items() if k not in LINKED}
     elif "datamodule_hyper_parameters" in checkpoint:
         config["data"] = module_config(checkpoint, "datamodule_hyper_parameters", LightningDataModule)
-    beside = Path(path).parent.parent / "config.yaml"
-    if beside.is_file():
-        run = yaml.safe_load(beside.read_text(encoding="utf-8"))
+    run = run_config(path)
+    if run is None:
+        pl.utilities.rank_zero_warn(
+            f"{path} does not say with which callbacks it was trained, and there is no config.yaml of the run: only "
+            "what the model measures by itself is measured; add others by --trainer.callbacks+=."
+        )
+    else:
         check_class_paths(run)
         keys = run["trainer"] if command == "fit" else ("callbacks", "logger")  # The device is not the run's.
-        config["trainer"] = {key: run["trainer"][key] for key in keys}
+        config["trainer"] = {key: run["trainer"].get(key) for key in keys}
         if command == "fit" and run.get("optimizer"):
             config["optimizer"] = run["optimizer"]
     return [f"--config={yaml.safe_dump(config, default_flow_style=True, width=math.inf)}", *options]  # JSON has no inf.
@@ -355,7 +410,8 @@ def run(command: str, options: list[str]) -> None:
             subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=Parser,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=RunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             trainer_defaults={"callbacks": [RandomState(), NanGuard(), ClosingTable()]},
             auto_configure_optimizers=False,

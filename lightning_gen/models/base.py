@@ -170,6 +170,7 @@ class ImageModule(LightningModule):
         data_key: the batch key of what is modelled: images, videos, or keypoints `(N, P, 3)`.
         dtype: of the weights, and so of noise and of what a batch becomes.
         init_images: how many training images, at most, are looked at before training (see `FirstLook`).
+        loaded_epoch: in which epoch, from 0, the checkpoint was written that this was loaded from.
     """
 
     image_shape: tuple[int, ...]
@@ -177,6 +178,7 @@ class ImageModule(LightningModule):
     dtype: torch.dtype
     _given: Set[str] = frozenset()
     init_images: int = 100_000
+    loaded_epoch: int = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -372,6 +374,10 @@ class ImageModule(LightningModule):
         suffix = "" if self._trainer is None else loader_suffix(self._trainer, dataloader_idx)
         named = {f"{name}{suffix}": value for name, value in figures.items()}
         self.log_dict(named, add_dataloader_idx=False, **settings)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember how long the model had been trained."""
+        self.loaded_epoch = checkpoint.get("epoch", 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what makes this model and its data module again: plain arguments, and beside them the classes."""

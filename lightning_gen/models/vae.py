@@ -188,6 +188,7 @@ class VAE(LikelihoodModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checkpoints from before `mean_bias` do not say that there is nothing to set."""
+        super().on_load_checkpoint(checkpoint)
         checkpoint["state_dict"].setdefault("initialized", torch.tensor(True))
 
     # The model --------------------------------------------------------------------------------------------------

@@ -257,9 +257,9 @@ def test_published_figures_are_whole():
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        ("empty", "empty is no run; expected what fit leaves, as logs/<name>/version_0"),
+        ("empty", "empty is no run; expected what fit leaves, as logs/<recipe>/version_0"),
         ("missing", "missing is no run"),
-        ("two", "two holds 2 runs; name one of them"),
+        ("two", "two/version_1/checkpoints/last.ckpt cannot be read"),  # The newest.
         ("broken", "figures.json holds no figures as fit and test write them"),
         ("text/last.ckpt", "cannot be read as a checkpoint"),
         ("classifier.ckpt", "classifier.ckpt: The checkpoint names"),

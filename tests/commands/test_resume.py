@@ -42,7 +42,7 @@ def test_last_and_best_of_the_newest_run(runs: Path, capsys: Any) -> None:
     main(["validate", "--ckpt_path", "last", *QUIET])
     assert "logs/vae_fake/version_1/checkpoints/last.ckpt" in capsys.readouterr().out
     main([*RUN, "--ckpt_path", "last", "--trainer.max_epochs", "3"])
-    assert state_of(runs / "version_3" / "checkpoints" / "last.ckpt")["epoch"] == 2
+    assert state_of(runs / "version_2" / "checkpoints" / "last.ckpt")["epoch"] == 2
     os.rename(runs / "version_1", runs / "moved")
     main(["predict", "--ckpt_path", "best", *QUIET, "--checkpoint.dirpath", str(runs / "moved")])
 

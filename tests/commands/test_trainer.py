@@ -73,7 +73,7 @@ def test_fit_leaves_checkpoints_logs_and_its_config(checkpoint):
 def test_a_checkpoint_is_all_that_evaluation_needs(command, checkpoint, tmp_path, capsys):
     before = len(list(checkpoint.parents[1].parent.iterdir()))
     main([command, "--ckpt_path", str(checkpoint), *QUIET, "--trainer.default_root_dir", str(tmp_path)])
-    (run,) = tmp_path.glob("vae_fake/version_0")
+    (run,) = tmp_path.glob(f"vae_fake/{command}/version_0")
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["init_args"]["hidden_size"] == 9
     assert config["data"]["init_args"]["num_samples"] == 32
