@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_gen.judging import judge
     from lightning_gen.models import (
         ACGAN,
         CGAN,
@@ -71,10 +72,13 @@ __all__ = [
     "Pix2Pix",
     "PixelRNN",
     "VGANAutoencoder",
+    "judge",
 ]
 
 
 def __getattr__(name: str) -> Any:  # The models are imported when they are first named: importing the package is free.
+    if name == "judge":
+        return import_module("lightning_gen.judging").judge
     if name in __all__:
         return getattr(import_module("lightning_gen.models"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gen._lightning import Callback, LightningModule, Trainer, pl, reads_after_training
 from lightning_gen.arguments import Size, check_arguments
+from lightning_gen.callbacks.foreign import Foreign
 from lightning_gen.callbacks.randomness import own_randomness
 from lightning_gen.errors import LightningGenError
 from lightning_gen.models.base import Batch, Condition, GenerativeModule, as_batch
@@ -131,6 +132,7 @@ class EvaluationCallback(Callback):
 
     Attributes:
         context_keys: what is kept of the held-out batches beside the conditions, for conditional models.
+        model: what is sampled: the Trainer's module, in a form of ours if it is of another project and has `sample(n)`.
         figures: the figures of this `fit`, `validate` or `test`, oldest first.
         pictures: the pictures written.
     """
@@ -148,11 +150,12 @@ class EvaluationCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start anew; the folder is asked for here, on every rank."""
-        if not isinstance(pl_module, GenerativeModule):
+        if not callable(getattr(pl_module, "sample", None)):
             raise LightningGenError(
                 f"{type(self).__name__} looks at a model's samples, and {type(pl_module).__name__} cannot be sampled; "
-                "remove the callback."
+                "give it sample(n), or remove the callback."
             )
+        self.model = pl_module if isinstance(pl_module, GenerativeModule) else Foreign(pl_module)
         self.folder = log_folder(trainer)
         self.figures.clear()
         self.pictures.clear()
@@ -168,7 +171,7 @@ class EvaluationCallback(Callback):
         """Whether this evaluation is one to run in."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return not trainer.sanity_checking
-        if not trainer.lightning_module.can_sample:  # A model that trains in phases.
+        if not self.model.can_sample:  # A model that trains in phases.
             return False
         is_last = trainer.current_epoch + 1 == trainer.max_epochs or 0 < trainer.max_steps <= trainer.global_step
         # Counted as the Trainer counts `check_val_every_n_epoch`: epochs n - 1, 2n - 1, ... from 0, and the first one.
@@ -230,31 +233,29 @@ class EvaluationCallback(Callback):
             images = module.sample(num_samples, condition or None, generator=generator)
         return images.float(), kept or None
 
-    def _observe(
-        self, trainer: Trainer, module: GenerativeModule, batch: Any, batch_idx: int, dataloader_idx: int
-    ) -> None:
+    def _observe(self, trainer: Trainer, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
         if self.is_due(trainer):
-            self.observe(trainer, module, as_batch(batch), batch_idx, dataloader_idx)
+            self.observe(trainer, self.model, as_batch(batch), batch_idx, dataloader_idx)
 
-    def _evaluate(self, trainer: Trainer, module: GenerativeModule, stage: Stage) -> None:
+    def _evaluate(self, trainer: Trainer, stage: Stage) -> None:
         if self.is_due(trainer):
-            with own_randomness(self.seed, module.device):
-                self.evaluate(trainer, module, stage)
+            with own_randomness(self.seed, self.model.device):
+                self.evaluate(trainer, self.model, stage)
 
     # Lightning's hooks; the two ends of an epoch come before checkpoints are chosen and the log is written -----------
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._observe(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        self._observe(trainer, batch, batch_idx, dataloader_idx)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._observe(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        self._observe(trainer, batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._evaluate(trainer, pl_module, "val")
+        self._evaluate(trainer, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._evaluate(trainer, pl_module, "test")
+        self._evaluate(trainer, "test")

@@ -146,10 +146,9 @@ class SampleEvaluation(EvaluationCallback):
         """Forget the statistics of another stage."""
         super().setup(trainer, pl_module, stage)
         for metric in self.metrics:
-            assert isinstance(pl_module, GenerativeModule)  # Or the base has raised.
-            if metric.needs_density and pl_module.no_density:
+            if metric.needs_density and self.model.no_density:
                 raise LightningGenError(
-                    f"{metric.name} is refused for {type(pl_module).__name__}: {pl_module.no_density}. Remove the "
+                    f"{metric.name} is refused for {type(pl_module).__name__}: {self.model.no_density}. Remove the "
                     "metric."
                 )
             metric.reset()
@@ -320,7 +319,7 @@ class SampleEvaluation(EvaluationCallback):
             epoch=trained_epoch(trainer),
         )
         self.figures.append(figure)
-        module.log(figure.name, figure.value, sync_dist=True, add_dataloader_idx=False)
+        trainer.lightning_module.log(figure.name, figure.value, sync_dist=True, add_dataloader_idx=False)
 
     def _score(
         self, metrics: Sequence[list[SampleMetric]], batches: Iterable[tuple[Tensor, Condition | None]]

@@ -10,6 +10,8 @@ from lightning_gen.commands.pictures import Condition, Device, load, new_output
 from lightning_gen.errors import ConditionError, LightningGenError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from torch import Tensor
 
     from lightning_gen.models.base import GenerativeModule
@@ -60,6 +62,8 @@ def sample(
     with new_output(output, (".png", ".gif", ".mp4"), folders=True) as draft:
         import torch
 
+        from lightning_gen.callbacks.files import image_grid, write_png
+
         models = that_fit(condition, of_one_kind({path: load(path, device, seed) for path in ckpt_path}))[:num_samples]
         is_video = models[0].data_key == "video"
         if draft.suffix in (".gif", ".mp4") and not is_video:
@@ -70,14 +74,18 @@ def sample(
         clips = held_out_clips(ckpt_path[0], root, models[0], num_samples, condition)
         images: Any = None
         for model, turn in zip(models, turns, strict=True):
-            share = len(range(num_samples)[turn])
-            part = draw(model, share, condition, {key: rows[turn] for key, rows in clips.items()})
-            images = torch.empty(num_samples, *part.shape[1:]) if images is None else images
-            images[turn] = part
+            places = range(num_samples)[turn]
+            for part in parts(model, len(places), condition, {key: rows[turn] for key, rows in clips.items()}):
+                own, places = places[: len(part)], places[len(part) :]
+                if not draft.suffix and not is_video:  # As they come: there may be more of them than memory.
+                    write_images(part, draft, own)
+                    continue
+                images = torch.empty(num_samples, *part.shape[1:]) if images is None else images
+                images[list(own)] = part
         if is_video:
             save_videos(images, draft, num_columns, milliseconds, models[0].context_frames, clips.get("video"))
-        else:
-            save(images, draft, num_columns)
+        elif draft.suffix:
+            write_png(image_grid(images, num_columns), draft)
     print(f"{num_samples} samples in {output}")
 
 
@@ -115,10 +123,17 @@ def draw_captions(
     print(f"{len(captions)} captions, {num_columns} samples of each, in {output}")
 
 
-def draw(
+def draw(model: GenerativeModule, num_samples: int, condition: Condition) -> Tensor:
+    """Images from the random stream as it stands, `(num_samples, *image_shape)` on the CPU."""
+    import torch
+
+    return torch.cat(list(parts(model, num_samples, condition)))
+
+
+def parts(
     model: GenerativeModule, num_samples: int, condition: Condition, clips: dict[str, Tensor] | None = None
-) -> Tensor:
-    """Images from the random stream as it stands, `(num_samples, *image_shape)` on the CPU.
+) -> Iterator[Tensor]:
+    """The same, a few images at a time.
 
     Args:
         model: what is sampled.
@@ -126,14 +141,10 @@ def draw(
         condition: of all samples.
         clips: the conditions of each sample by itself, in the place of the one of all.
     """
-    import torch
-
-    parts = []
     for start in range(0, num_samples, CHUNK):
         size = min(CHUNK, num_samples - start)
         rows = {key: values[start : start + size] for key, values in clips.items()} if clips else condition.rows(size)
-        parts.append(model.sample(size, rows).cpu())
-    return torch.cat(parts)
+        yield model.sample(size, rows).cpu()
 
 
 def held_out_clips(
@@ -173,15 +184,12 @@ def that_fit(condition: Condition, models: list[GenerativeModule]) -> list[Gener
     return fitting
 
 
-def save(images: Tensor, path: Path, num_columns: int) -> None:
-    """Write a grid, or a folder of single images."""
+def write_images(images: Tensor, folder: Path, numbers: Iterable[int]) -> None:
+    """Write single images into a folder, by their numbers."""
     from lightning_gen.callbacks.files import image_grid, write_png
 
-    if path.suffix:
-        write_png(image_grid(images, num_columns), path)
-        return
-    for index in range(len(images)):
-        write_png(image_grid(images[index : index + 1], 1, padding=0), path / f"{index:05}.png")
+    for number, image in zip(numbers, images, strict=True):
+        write_png(image_grid(image[None], 1, padding=0), folder / f"{number:05}.png")
 
 
 def save_videos(

@@ -29,6 +29,9 @@ Condition = Mapping[str, Any]
 PIXELS = ("image", "video", "source")
 """The keys of batches and conditions that hold pixels in [0, 1]."""
 
+AT_ONCE = 1000
+"""How many samples are drawn together: what a network computes on its way takes many times the memory of the images."""
+
 NO_BATCH = (
     "There is no training batch: the data have no image, or, under drop_last=True, fewer than batch_size; give a "
     "smaller batch_size, or more images."
@@ -470,7 +473,19 @@ class GenerativeModule(ImageModule):
         checked = self.check_condition(condition, num_samples, generator)
         check_memory("sample", num_samples * math.prod(self.image_shape), given)
         with self.evaluating(), torch.no_grad():
-            return self._sample(num_samples, checked, generator).float()
+            if num_samples <= AT_ONCE:
+                return self._sample(num_samples, checked, generator).float()
+            parts = [slice(start, start + AT_ONCE) for start in range(0, num_samples, AT_ONCE)]
+            return torch.cat(
+                [
+                    self._sample(
+                        min(part.stop, num_samples) - part.start,
+                        None if checked is None else {key: rows[part] for key, rows in checked.items()},
+                        generator,
+                    ).float()
+                    for part in parts
+                ]
+            )
 
     @abstractmethod
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:

@@ -131,7 +131,7 @@ def test_samples_of_another_shape_are_refused() -> None:
 
 def test_a_model_that_cannot_be_sampled_is_named() -> None:
     for callback in (SampleEvaluation([MeanPixel()]), SampleGrid()):
-        with pytest.raises(LightningGenError, match="samples, and DigitClassifier cannot be sampled; remove"):
+        with pytest.raises(LightningGenError, match="samples, and DigitClassifier cannot be sampled; give it sample"):
             quiet_trainer(callbacks=[callback]).test(DigitClassifier(), datamodule=DigitsDataModule(), verbose=False)
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from lightning_gen.callbacks.files import image_grid, write_png
 from lightning_gen.cli import main
-from lightning_gen.commands.evaluate import Replay
 from lightning_gen.errors import DataError, DatasetNotFoundError
+from lightning_gen.judging import Replay
 from lightning_gen.metrics import InceptionScore, Samples
 from lightning_gen.nn import DigitFeatures
 from tests.digits import training_digits

@@ -1,10 +1,14 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from lightning_gen.cli import main
-from lightning_gen.models import ACGAN, VAE, Pix2Pix
+from lightning_gen.models import ACGAN, CGAN, VAE, Pix2Pix
 from tests.digits import quiet_trainer
 from tests.test_cli import one_line_error
 
@@ -165,3 +169,35 @@ def test_checkpoints_of_different_models(checkpoint, tmp_path, capsys):
     error = one_line_error(capsys, "sample", *options, "--output", str(tmp_path / "x.png"))
     assert "a.ckpt of Shade of (1, 4, 4)" in error
     assert f"{checkpoint.name} of VAE of (1, 8, 6); sample those of a kind together." in error
+
+
+def test_many_images_take_no_more_memory_than_few(tmp_path: Path) -> None:
+    """Pictures go to the folder as they are drawn: 1,500 of them would be 280 MiB."""
+    trainer = quiet_trainer(default_root_dir=tmp_path)
+    trainer.strategy.connect(VAE((3, 128, 128), 2, 2, decoder="gaussian"))
+    trainer.save_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    script = """
+import resource, sys
+from lightning_gen.cli import main
+for number in (150, 1500):
+    main(["sample", "--ckpt_path", sys.argv[1], "--num_samples", str(number), "--output", f"{sys.argv[2]}/{number}"])
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "a.ckpt"), str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    few, many = (int(line.split()[1]) / 1024 for line in said.splitlines() if line.startswith("peak"))
+    assert len(list((tmp_path / "1500").iterdir())) == 1500
+    assert many - few < 60
+
+
+def test_a_model_draws_many_in_parts_of_a_thousand(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = CGAN(image_shape=(1, 4, 4), hidden_sizes=(4, 4, 8), maxout_units=(4, 4, 4)).eval()
+    sizes: list[int] = []
+    decode = model.generator.forward
+    monkeypatch.setattr(model.generator, "forward", lambda *given: (sizes.append(len(given[0])), decode(*given))[1])
+    labels = torch.arange(2300) % 10
+    images = model.sample(2300, {"label": labels}, generator=torch.Generator().manual_seed(1))
+    assert sizes == [1000, 1000, 300]
+    generator = torch.Generator().manual_seed(1)
+    parts = [model.sample(len(part), {"label": part}, generator=generator) for part in labels.split(1000)]
+    torch.testing.assert_close(images, torch.cat(parts))
