@@ -330,6 +330,8 @@ def all_metrics(num_samples: int, num_held_out: int, on_features: bool) -> list[
         scores.TwoSamplePValue(on="features"),
         scores.Memorization(on="features"),
         scores.SupportSize(on="features"),
+        scores.Authenticity(),
+        scores.VendiScore(),
         *on_pixels,
     ]
 

@@ -21,7 +21,13 @@ from lightning_gen.functional.chains import (
     truncated_class_score,
 )
 from lightning_gen.functional.clustering import k_means, purity, retrieval_precision
-from lightning_gen.functional.distances import frechet_distance, inception_score, kernel_distance
+from lightning_gen.functional.distances import (
+    frechet_distance,
+    frechet_distance_infinity,
+    inception_score,
+    kernel_distance,
+    vendi_score,
+)
 from lightning_gen.functional.filterbank import filterbank, read_patch, write_patch
 from lightning_gen.functional.gaussian_mixture import DiagonalMixture, fit_mixture
 from lightning_gen.functional.latent import drop, interpolate, to_sphere, uniform_from_normal
@@ -29,6 +35,7 @@ from lightning_gen.functional.mmd import median_bandwidth, mmd2, mmd_ratio, sqrt
 from lightning_gen.functional.motion import mask_iou, mean_frame_difference, moving_pixels
 from lightning_gen.functional.ms_ssim import ms_ssim
 from lightning_gen.functional.neighbors import (
+    authentic,
     closest_pairs,
     count_pairs,
     manifold_coverage,
@@ -52,6 +59,7 @@ __all__ = [
     "Pyramid",
     "annealed_importance_sampling",
     "ascent_step",
+    "authentic",
     "bernoulli_entropy",
     "bernoulli_log_prob",
     "bits_per_dim",
@@ -66,6 +74,7 @@ __all__ = [
     "filterbank",
     "fit_mixture",
     "frechet_distance",
+    "frechet_distance_infinity",
     "gaussian_kl",
     "importance_weighted_bound",
     "inception_score",
@@ -107,5 +116,6 @@ __all__ = [
     "two_sample_test",
     "uniform_from_normal",
     "upsample",
+    "vendi_score",
     "write_patch",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_gen.errors import DataError
 from lightning_gen.functional.shapes import check_same_shape
@@ -39,6 +40,53 @@ def frechet_distance(mean_x: Tensor, cov_x: Tensor, mean_y: Tensor, cov_y: Tenso
     trace = torch.linalg.eigvalsh(root.T @ cov_y @ root).clamp(min=0).sqrt().sum()
     distance = (mean_x - mean_y).square().sum() + cov_x.trace() + cov_y.trace() - 2 * trace
     return distance.clamp(min=0)
+
+
+def frechet_distance_infinity(
+    x: Tensor, y: Tensor, num_points: int = 15, generator: torch.Generator | None = None
+) -> Tensor:
+    r"""Fréchet distance of infinitely many x: where a line through $(1 / N, d_N)$ meets 0 (Chong & Forsyth 2020).
+
+    N goes in equal steps from a tenth of the rows, but at most 5,000, to all of them.
+
+    Args:
+        x: features, `(N, F)`, at least 20 rows.
+        y: features that they are compared with, `(M, F)`.
+        num_points: distances that the line goes through.
+        generator: draws the rows, on the CPU; the global one if None.
+
+    Returns:
+        A scalar, float64; it can be negative.
+    """
+    x, y = x.double(), y.double()
+    mean, covariance = y.mean(0), y.T.cov()
+    sizes = torch.linspace(min(5000, len(x) // 10), len(x), num_points, dtype=torch.float64).int()
+    distances = []
+    for size in sizes.tolist():
+        rows = x[torch.randperm(len(x), generator=generator)[:size].to(x.device)]
+        distances.append(frechet_distance(mean, covariance, rows.mean(0), rows.T.cov()))
+    line = torch.stack([1 / sizes.double(), torch.ones(num_points, dtype=torch.float64)], 1).to(x.device)
+    return torch.linalg.lstsq(line, torch.stack(distances)[:, None]).solution[1, 0]
+
+
+def vendi_score(features: Tensor) -> Tensor:
+    r"""Effective number of different rows (Friedman & Dieng 2023, definition 3.1).
+
+    $\exp(-\sum_i \lambda_i \log \lambda_i)$; $\lambda_i$ are the eigenvalues of the cosines of all pairs over N; which matrix has them is chosen by its size.
+
+    Args:
+        features: `(N, F)`.
+
+    Returns:
+        A scalar from 1 to N, float64.
+
+    >>> vendi_score(torch.eye(3))
+    tensor(3.0000, dtype=torch.float64)
+    """
+    rows = F.normalize(features.double(), dim=1)
+    products = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
+    values = torch.linalg.eigvalsh(products / len(rows)).clamp(min=0)
+    return torch.xlogy(values, values).sum().neg().exp()
 
 
 def kernel_distance(

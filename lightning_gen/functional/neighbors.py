@@ -75,6 +75,29 @@ def nearest_neighbors(x: Tensor, y: Tensor, k: int = 1) -> Neighbors:
     return Neighbors(distances, indices.gather(1, order))
 
 
+def authentic(x: Tensor, y: Tensor) -> Tensor:
+    """Which points of x are further from their nearest point of y than that one is from any other of y.
+
+    (Alaa et al. 2022, section 3.3, "authenticity", in the form without a classifier.)
+
+    Args:
+        x: `(N, ...)`, flattened.
+        y: `(M, ...)`, at least two points.
+
+    Returns:
+        `(N,)`, true or false.
+
+    >>> authentic(torch.tensor([[1.1], [2.0], [9.0]]), torch.tensor([[0.0], [1.0], [9.5], [20.0]]))
+    tensor([False, False, False])
+    >>> authentic(torch.tensor([[2.5]]), torch.tensor([[0.0], [1.0]]))
+    tensor([True])
+    """
+    near = nearest_neighbors(x, y)
+    met, rows = near.indices[:, 0].unique(return_inverse=True)
+    apart = nearest_neighbors(y[met], y, 2).distances[:, 1]  # The first of them is the point itself.
+    return apart[rows] < near.distances[:, 0]
+
+
 def closest_pairs(x: Tensor, number: int) -> Pairs:
     """The pairs of points that are the closest to each other, each point with any other.
 
