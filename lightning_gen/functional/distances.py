@@ -72,7 +72,8 @@ def frechet_distance_infinity(
 def vendi_score(features: Tensor) -> Tensor:
     r"""Effective number of different rows (Friedman & Dieng 2023, definition 3.1).
 
-    $\exp(-\sum_i \lambda_i \log \lambda_i)$; $\lambda_i$ are the eigenvalues of the cosines of all pairs over N; which matrix has them is chosen by its size.
+    $\exp(-\sum_i \lambda_i \log \lambda_i)$, of the eigenvalues of the cosines of all pairs over N; which of the two
+    matrices that have them is taken, goes by its size.
 
     Args:
         features: `(N, F)`.

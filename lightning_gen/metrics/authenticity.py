@@ -19,19 +19,20 @@ class Authenticity(SampleMetric):
     higher_is_better = True
     needs_training = True
     generated: list[Tensor]
-    training: list[Tensor]
+    training_images: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
         self.add_state("generated", [], dist_reduce_fx="cat")
-        self.add_state("training", [], dist_reduce_fx="cat")
+        self.add_state("training_images", [], dist_reduce_fx="cat")
 
     def update(self, samples: Samples, batch: Batch | None = None, role: Role = "generated") -> None:
         if role in ("generated", "training"):
-            getattr(self, role).append(self._read(samples, "features").detach())
+            rows = self.generated if role == "generated" else self.training_images
+            rows.append(self._read(samples, "features").detach())
 
     def compute(self) -> Tensor:
-        generated, training = self._rows("generated"), self._rows("training", 2)
+        generated, training = self._rows("generated"), self._rows("training_images", 2)
         share = authentic(generated, training).double().mean()
         self.standard_error = (share * (1 - share) / len(generated)).sqrt().item()
         self.protocol = f"further from {len(training)} training images than these from each other"

@@ -120,12 +120,12 @@ class SampleMetric(Metric):
             raise DataError(f"{type(self).__name__} got {field} that are NaN or infinite; look at the images behind.")
         return values
 
-    def _rows(self, role: Literal["generated", "reference", "training"], least: int = 1) -> Tensor:
+    def _rows(self, role: Literal["generated", "reference", "training_images"], least: int = 1) -> Tensor:
         """All rows of the state of this name, a list of tensors, if there are as many as the score needs."""
         state = getattr(self, role)
         number = sum(map(len, state))
         if number < least:
-            raise self._too_few(role, number, least)
+            raise self._too_few("training" if role == "training_images" else role, number, least)
         return dim_zero_cat(state)
 
     def _of_all_ranks(self, values: Tensor) -> Tensor:
