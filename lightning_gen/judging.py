@@ -103,7 +103,7 @@ def score(
     """What `judge` does once it is known what is what; callbacks, the model's checkpoint, settings of the Trainer."""
     model, number = as_model(source, real, num_samples, seed)
     number = number or 1000
-    suited = all_metrics(number, count(real, split), extractor is not None)
+    suited = all_metrics(number, count(real, split), extractor)
     if isinstance(real, RealImages) and real.train is None:
         suited = [metric for metric in suited if not metric.needs_training]
     chosen = suited if metrics is None else [named_metric(metric, suited) for metric in metrics]
@@ -307,7 +307,7 @@ def count(real: Any, split: Literal["val", "test"]) -> int:
 # By what --------------------------------------------------------------------------------------------------------
 
 
-def all_metrics(num_samples: int, num_held_out: int, on_features: bool) -> list[SampleMetric]:
+def all_metrics(num_samples: int, num_held_out: int, extractor: FeatureExtractor | None) -> list[SampleMetric]:
     """All scores; where there are few images the kernel distance takes smaller subsets, as its protocol says."""
     on_pixels: list[SampleMetric] = [
         scores.ParzenLogLikelihood(),
@@ -315,14 +315,13 @@ def all_metrics(num_samples: int, num_held_out: int, on_features: bool) -> list[
         scores.Memorization(),
         scores.SupportSize(),
     ]
-    if not on_features:
+    if extractor is None:
         return on_pixels
+    of_classes = [scores.InceptionScore(splits=min(10, num_samples)), scores.Confidence(), scores.ClassEntropy()]
     return [
         scores.FrechetDistance(),
         scores.KernelDistance(subset_size=min(1000, num_samples, num_held_out)),
-        scores.InceptionScore(splits=min(10, num_samples)),
-        scores.Confidence(),
-        scores.ClassEntropy(),
+        *(of_classes if extractor.num_classes else []),
         scores.Precision(),
         scores.Recall(),
         scores.Density(),
@@ -354,8 +353,12 @@ def named_metric(wanted: SampleMetric | str, suited: Sequence[SampleMetric]) -> 
 
 def named_extractor(name: str) -> FeatureExtractor:
     """An extractor by the name that its scores bear."""
-    kinds = [getattr(nn, kind) for kind in nn.__all__]
-    named = {kind.name: kind for kind in kinds if hasattr(kind, "name") and issubclass(kind, FeatureExtractor)}
+    kinds = [
+        kind
+        for kind in vars(nn).values()
+        if isinstance(kind, type) and issubclass(kind, FeatureExtractor) and kind is not FeatureExtractor
+    ]
+    named: dict[str, Any] = {getattr(kind, "name", kind.__name__.lower()): kind for kind in kinds}
     if name not in named:
         raise LightningGenError(f"There is no extractor {name!r}; known are {', '.join(sorted(named))}.")
     made: FeatureExtractor = named[name]()

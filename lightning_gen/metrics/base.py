@@ -116,6 +116,8 @@ class SampleMetric(Metric):
                 f"{type(self).__name__} needs {field} of an extractor; call bind(extractor) first, and pass "
                 "Samples(images, *extractor(images)) to update."
             )
+        if field == "logits" and not values.shape[1]:
+            raise DataError(f"{type(self).__name__} compares classes, and {self.extractor_name} knows none.")
         if not values.isfinite().all():
             raise DataError(f"{type(self).__name__} got {field} that are NaN or infinite; look at the images behind.")
         return values

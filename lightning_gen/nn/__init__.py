@@ -11,6 +11,7 @@ from lightning_gen.nn.features import (
     FrameAverage,
     InceptionV3,
 )
+from lightning_gen.nn.foundation_features import CLIP, DINOv2
 from lightning_gen.nn.frozen import FrozenNetwork, TorchvisionClassifier, make_frozen, read_layers
 from lightning_gen.nn.initialization import initialize_normal
 from lightning_gen.nn.label_reader import LabelFeatures, LabelNetwork
@@ -21,9 +22,11 @@ from lightning_gen.nn.virtual_batch_norm import VirtualBatchNorm
 from lightning_gen.nn.weight_norm import WeightNorm, initialize_from_data
 
 __all__ = [
+    "CLIP",
     "AttributeFeatures",
     "AttributeNetwork",
     "BagOfWords",
+    "DINOv2",
     "DigitFeatures",
     "DigitNetwork",
     "EfficientNetLite0",

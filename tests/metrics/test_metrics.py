@@ -28,11 +28,13 @@ from lightning_gen.metrics import (
     MMD,
     MSSSIM,
     Agreement,
+    Authenticity,
     ClassEntropy,
     Confidence,
     Coverage,
     Density,
     FrechetDistance,
+    FrechetDistanceInfinity,
     InceptionScore,
     KernelDistance,
     Memorization,
@@ -44,16 +46,19 @@ from lightning_gen.metrics import (
     Samples,
     SupportSize,
     TwoSamplePValue,
+    VendiScore,
 )
 
 EXTRACTOR: Any = SimpleNamespace(name="digits", num_features=8, num_classes=5)
 METRICS = {
     "agreement_digits": Agreement,
+    "authenticity_digits": Authenticity,
     "class_entropy_digits": ClassEntropy,
     "confident_digits": Confidence,
     "coverage_digits": Coverage,
     "density_digits": Density,
     "fid_digits": FrechetDistance,
+    "fid_infinity_digits": FrechetDistanceInfinity,
     "inception_score_digits": lambda: InceptionScore(splits=4),
     "kid_digits": lambda: KernelDistance(num_subsets=10, subset_size=20),
     "memorized": lambda: Memorization(quantile=0.4),
@@ -69,6 +74,7 @@ METRICS = {
     "recall_digits": lambda: Recall(k=3),
     "support": SupportSize,
     "support_digits": lambda: SupportSize("features"),
+    "vendi_digits": VendiScore,
 }
 ON_IMAGES = [name for name in METRICS if not name.endswith("_digits")]
 SIZES = {"generated": 60, "reference": 50, "tuning": 30, "training": 40}
