@@ -1,0 +1,47 @@
+"""What the comparisons share: a model with weights that no symmetry hides, and its parameters by name."""
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+BFLOAT16 = 2.0**-8  # The largest relative error of rounding to 8 significant bits.
+
+
+def shaken(model: Model, std: float = 0.4, seed: int = 0) -> Model:
+    """In float64, with every weight and bias drawn anew: none is zero or one by design any more."""
+    generator = torch.Generator().manual_seed(seed)
+    model.double()
+    for parameter in model.parameters():
+        parameter.data = std * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return model
+
+
+def in_bfloat16(model: Model) -> Model:
+    """The model in bfloat16; its weights, read as float64, are the same numbers."""
+    return model.bfloat16()
+
+
+def parameters_of(model: nn.Module, part: str = "") -> dict[str, Tensor]:
+    """Copies in float64 of what the state dict holds under a name, without that name."""
+    state = {name: value.clone() for name, value in model.state_dict().items() if name.startswith(part)}
+    return {
+        name[len(part) :].lstrip("."): value.double() if value.is_floating_point() else value
+        for name, value in state.items()
+    }
+
+
+def binary(*shape: int, seed: int = 1) -> Tensor:
+    """Random images of 0 and 1 in float64."""
+    return torch.randint(2, shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def grey(*shape: int, seed: int = 1) -> Tensor:
+    """Random images between 0 and 1 in float64."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def close(actual: Tensor, expected: Tensor, rtol: float = 1e-10, atol: float = 1e-12) -> None:
+    torch.testing.assert_close(actual.double(), expected, rtol=rtol, atol=atol)
