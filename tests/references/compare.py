@@ -1,9 +1,11 @@
 """What the comparisons share: a model with weights that no symmetry hides, and its parameters by name."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from tests.digits import quiet_trainer
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -45,3 +47,25 @@ def grey(*shape: int, seed: int = 1) -> Tensor:
 
 def close(actual: Tensor, expected: Tensor, rtol: float = 1e-10, atol: float = 1e-12) -> None:
     torch.testing.assert_close(actual.double(), expected, rtol=rtol, atol=atol)
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """A model's parameters by name, as leaves that gradients may be taken by."""
+    return {name: value.detach().clone().requires_grad_() for name, value in model.named_parameters()}
+
+
+def train(
+    model: Any, batches: list[dict[str, Tensor]], latents: list[Tensor], draw: str = "sample_latent", **arguments: Any
+) -> None:
+    """Let the Trainer take a batch a step, with these draws of noise in turn, from the weights as they are."""
+    if "initialized" in model.state_dict():
+        model.initialized.fill_(True)
+    noise = iter(latents)
+    setattr(model, draw, lambda *sizes, **_: next(noise))
+    trainer = quiet_trainer(max_epochs=1, limit_val_batches=0, precision="64-true", **arguments)
+    trainer.fit(model, torch.utils.data.DataLoader(batches, batch_size=None))
+
+
+def same_parameters(model: nn.Module, expected: dict[str, Tensor], rtol: float = 1e-9) -> None:
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value.detach(), expected[name].detach(), rtol=rtol, atol=1e-11, msg=name)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 SIGMOID: Callable[[Tensor], Tensor] = torch.sigmoid
-RECTIFIER: Callable[[Tensor], Tensor] = lambda a: a * (a > 0)  # noqa: E731
+RECTIFIER: Callable[[Tensor], Tensor] = torch.relu
 
 
 def log_bernoulli(x: float, logit: float) -> float:

@@ -174,7 +174,6 @@ def log_prob(values: Tensor, logits: Tensor, levels: int) -> float:
 
 def deconvolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Kernel 4, stride 2, padding 1: each small pixel paints a square of 4 x 4 around its place in the large map."""
-    _, out_maps, _, _ = weight.shape
     rows, columns = 2 * x.shape[1], 2 * x.shape[2]
     y = bias.view(-1, 1, 1).repeat(1, rows, columns)
     for r in range(x.shape[1]):

@@ -73,8 +73,8 @@ def test_multi_scale(variant: str) -> None:
         for r in range(6):
             for c in range(6):
                 if r % 2 or c % 2:  # Not a pixel of the small image.
-                    at = slice(r, r + 1), slice(c, c + 1)
-                    total += paper.log_prob(values[:, *at], large_logits[n][..., *at].flatten(0, 1), 4)
+                    pixel = large_logits[n][..., r : r + 1, c : c + 1].flatten(0, 1)
+                    total += paper.log_prob(values[:, r : r + 1, c : c + 1], pixel, 4)
         close(model.log_prob(images[n : n + 1])[0], torch.tensor(total, dtype=torch.float64))
 
 

@@ -81,7 +81,7 @@ def decode(frame: Tensor, context: Tensor, p: Weights, blocks: list[Weights]) ->
 
 
 def cross_entropy(frame: Tensor, logits: Tensor) -> float:
-    """H(z, y) = -sum_i z_i log y_i + (1 - z_i) log(1 - y_i): the nats of a frame whose grey levels are probabilities."""
+    """H(z, y) = -sum_i z_i log y_i + (1 - z_i) log(1 - y_i), grey levels being probabilities; nats of a frame."""
     total = 0.0
     for z, a in zip(frame.flatten().tolist(), logits.flatten().tolist(), strict=True):
         y = 1 / (1 + math.exp(-a))
