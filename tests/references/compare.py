@@ -1,11 +1,14 @@
 """What the comparisons share: a model with weights that no symmetry hides, and its parameters by name."""
 
+import copy
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tests.digits import quiet_trainer
+from tests.references.layers import Adam
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -69,3 +72,18 @@ def train(
 def same_parameters(model: nn.Module, expected: dict[str, Tensor], rtol: float = 1e-9) -> None:
     for name, value in model.named_parameters():
         torch.testing.assert_close(value.detach(), expected[name].detach(), rtol=rtol, atol=1e-11, msg=name)
+
+
+def network(model: Any, part: str) -> Callable[..., Any]:
+    """A part of a copy of the model as a function of all weights by name, and of its inputs."""
+    module = getattr(copy.deepcopy(model), part)
+
+    def call(p: dict[str, Tensor], *inputs: Any) -> Any:
+        own = {name.removeprefix(part + "."): value for name, value in p.items() if name.startswith(part + ".")}
+        return torch.func.functional_call(module, own, inputs)
+
+    return call
+
+
+def adams(lr: float) -> tuple[Adam, Adam]:
+    return Adam(lr, (0.5, 0.999)), Adam(lr, (0.5, 0.999))
