@@ -13,7 +13,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 def generator(h: Tensor, p: Weights) -> Tensor:
-    """In small: a linear layer to a map of 4 x 4, three transposed convolutions, leaky rectifiers of 0.3, no squashing."""
+    """In small: a linear layer, three transposed convolutions, leaky rectifiers of 0.3, and no squashing."""
     h = relu(linear(h, p, "generator.0"), 0.3).unflatten(1, (1, 4, 4))
     h = relu(deconv(h, p, "generator.3", 2, 1), 0.3)
     h = relu(deconv(h, p, "generator.5", 2, 1), 0.3)

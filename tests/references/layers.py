@@ -29,13 +29,13 @@ def conv(x: Tensor, p: Weights, name: str, stride: int = 1, padding: int = 0) ->
     """Each output pixel is a sum over the kernel's taps that lie inside the image."""
     weight, (_, _, rows, columns) = p[name + ".weight"], x.shape
     size_r, size_c = weight.shape[2:]
-    y = []
+    pixels, taps, y = x.flatten(2).unbind(2), weight.flatten(2).unbind(2), []
     for r in range(-padding, rows + padding - size_r + 1, stride):
         for c in range(-padding, columns + padding - size_c + 1, stride):
             inside = [
                 (i, j) for i in range(size_r) for j in range(size_c) if 0 <= r + i < rows and 0 <= c + j < columns
             ]
-            y.append(sum(x[:, :, r + i, c + j] @ weight[:, :, i, j].T for i, j in inside))
+            y.append(sum(pixels[(r + i) * columns + c + j] @ taps[i * size_c + j].T for i, j in inside))
     out = torch.stack([torch.as_tensor(v) for v in y], -1)
     out = out.unflatten(-1, ((rows + 2 * padding - size_r) // stride + 1, -1))
     return out + p[name + ".bias"].view(-1, 1, 1) if name + ".bias" in p else out
@@ -55,6 +55,7 @@ def deconv(x: Tensor, p: Weights, name: str, stride: int = 1, padding: int = 0, 
     weight, (_, _, rows, columns) = p[name + ".weight"], x.shape
     size = weight.shape[2]
     height, width = ((side - 1) * stride + size - 2 * padding + extra for side in (rows, columns))
+    pixels, taps = x.flatten(2).unbind(2), weight.flatten(2).unbind(2)
     terms: dict[tuple[int, int], list[Tensor]] = {(r, c): [] for r in range(height) for c in range(width)}
     for r in range(rows):
         for c in range(columns):
@@ -62,7 +63,7 @@ def deconv(x: Tensor, p: Weights, name: str, stride: int = 1, padding: int = 0, 
                 for j in range(size):
                     place = stride * r + i - padding, stride * c + j - padding
                     if place in terms:
-                        terms[place].append(x[:, :, r, c] @ weight[:, :, i, j])
+                        terms[place].append(pixels[r * columns + c] @ taps[i * size + j])
     out = torch.stack([torch.stack(terms[place]).sum(0) for place in terms], -1).unflatten(-1, (height, width))
     return out + p[name + ".bias"].view(-1, 1, 1) if name + ".bias" in p else out
 

@@ -20,13 +20,17 @@ def l1(y: Tensor, fake: Tensor) -> Tensor:
     return torch.stack(terms).sum() / len(terms)
 
 
-def step(x: Tensor, y: Tensor, g: Generator, d: Discriminator, p: Weights, lam: float, adams: tuple[Adam, Adam]) -> None:
+def step(
+    x: Tensor, y: Tensor, g: Generator, d: Discriminator | None, p: Weights, lam: float, adam_d: Adam, adam_g: Adam
+) -> None:
     """Equation 4: D moves first, on half of its objective (1); then G on the same fake, seen by the D that has moved.
 
-    G maximises log D(x, G(x)) in place of minimising log(1 - D(x, G(x))) (section 3.3).
+    G maximises log D(x, G(x)) in place of minimising log(1 - D(x, G(x))) (section 3.3). Without D it has L1 alone.
     """
     fake = g(p, x)
-    loss_d = -(log_sigmoid(d(p, x, y)).mean() + log_sigmoid(-d(p, x, fake)).mean()) / 2
-    adams[0].step(p, gradients(loss_d, p, "discriminator."))
-    loss_g = -log_sigmoid(d(p, x, fake)).mean() + lam * l1(y, fake)
-    adams[1].step(p, gradients(loss_g, p, "generator."))
+    loss_g = lam * l1(y, fake)
+    if d is not None:
+        loss_d = -(log_sigmoid(d(p, x, y)).mean() + log_sigmoid(-d(p, x, fake)).mean()) / 2
+        adam_d.step(p, gradients(loss_d, p, "discriminator."))
+        loss_g = loss_g - log_sigmoid(d(p, x, fake)).mean()
+    adam_g.step(p, gradients(loss_g, p, "generator."))

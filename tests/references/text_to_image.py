@@ -35,7 +35,7 @@ def complete(keypoints: Tensor, switches: Tensor, generated: Tensor) -> Tensor:
 
 
 def keypoint_maps(keypoints: Tensor, size: int) -> Tensor:
-    """A map for each part, 1 in the cell where it is, counted from 1: round(size x), cut to 1..size; none if not seen."""
+    """A map for each part: 1 in the cell where it is, round(size x) of 1 to size; none if it is not seen."""
     maps = torch.zeros(len(keypoints), size, size, dtype=keypoints.dtype)
     for part, (x, y, visible) in enumerate(keypoints.tolist()):
         if visible > 0.1:
@@ -68,7 +68,9 @@ def read_at(maps: Tensor, along_x: tuple[float, float], along_y: tuple[float, fl
     out = torch.zeros_like(maps)
     for r in range(size):
         for c in range(size):
-            x, y = ((s * (2 * v / (size - 1) - 1) + t + 1) / 2 * (size - 1) for v, (s, t) in ((c, along_x), (r, along_y)))
+            x, y = (
+                (s * (2 * v / (size - 1) - 1) + t + 1) / 2 * (size - 1) for v, (s, t) in ((c, along_x), (r, along_y))
+            )
             for row in (math.floor(y), math.floor(y) + 1):
                 for column in (math.floor(x), math.floor(x) + 1):
                     if 0 <= row < size and 0 <= column < size:

@@ -12,11 +12,9 @@ def compose(foreground: Tensor, mask: Tensor, background: Tensor) -> Tensor:
         mask: `(1, T, H, W)` in [0, 1], one for all colours.
         background: `(C, H, W)`, one for all frames.
     """
-    video = torch.zeros_like(foreground)
-    for c, t, r, x in torch.cartesian_prod(*(torch.arange(side) for side in foreground.shape)).tolist():
-        m = mask[0, t, r, x]
-        video[c, t, r, x] = m * foreground[c, t, r, x] + (1 - m) * background[c, r, x]
-    return video
+    still = background.flatten(1).unbind(1)  # The colours of each place.
+    places = zip(mask.flatten(1).unbind(1), foreground.flatten(1).unbind(1), foreground.shape[1] * still, strict=True)
+    return torch.stack([m * f + (1 - m) * b for m, f, b in places], 1).view_as(foreground)
 
 
 def cross_entropy(logits: Tensor, kind: int) -> Tensor:
@@ -29,9 +27,10 @@ def loss_d(real: Tensor, fake: Tensor) -> Tensor:
     return cross_entropy(real, 0) + cross_entropy(fake, 1)
 
 
-def loss_g(fake: Tensor, mask: Tensor, weight: float = 0.1) -> Tensor:
+def loss_g(fake: Tensor, mask: Tensor | None, weight: float = 0.1) -> Tensor:
     """Section 3.1: adversarial, and lambda |m|_1, a mean over all places in the authors' code."""
-    return cross_entropy(fake, 0) + weight * mask.abs().sum() / mask.numel()
+    penalty = 0.0 if mask is None else weight * mask.abs().sum() / mask.numel()
+    return cross_entropy(fake, 0) + penalty
 
 
 def conditional_loss_g(fake: Tensor, video: Tensor, still: Tensor, weight: float = 10.0) -> Tensor:
