@@ -41,9 +41,11 @@ def test_parzen() -> None:
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_manifolds(k: int) -> None:
+    """Also where points lie at just a radius: within it for precision, outside for density and coverage."""
     x, y = grey(9, 4, seed=1), grey(7, 4, seed=2)
+    ties = [torch.tensor(row, dtype=torch.float64)[:, None] for row in ([-1, 2, 5, 9], [0, 1, 3, 6, 8])]
     for name in ("precision", "density", "coverage"):
-        for a, b in ((x, y), (y, x)):
+        for a, b in ((x, y), (y, x), ties):
             close(getattr(functional, f"manifold_{name}")(a, b, k), number(getattr(paper, name)(a, b, k)))
 
 
