@@ -48,10 +48,10 @@ def ms_ssim(x: Tensor, y: Tensor, scales: int | None = None) -> Tensor:
     check_same_shape(x=x, y=y)
     scales = scales or num_scales(min(x.shape[2:]))
     x, y = widen(x), widen(y)
-    weights = torch.tensor(WEIGHTS[:scales]) * (sum(WEIGHTS) / sum(WEIGHTS[:scales]))
+    weights = [weight * sum(WEIGHTS) / sum(WEIGHTS[:scales]) for weight in WEIGHTS[:scales]]
     similarity = torch.ones(len(x), dtype=x.dtype, device=x.device)
     with torch.autocast(x.device.type, enabled=False):  # Variances are differences of squares.
-        for scale, weight in enumerate(weights.tolist()):
+        for scale, weight in enumerate(weights):
             if scale:
                 x, y = _halve(x), _halve(y)
             luminance, contrast = _compare(x, y)

@@ -109,15 +109,6 @@ def test_precision_and_recall_equal_torch_fidelity() -> None:
     assert manifold_precision(y, x).item() == pytest.approx(theirs["recall"], rel=1e-6)
 
 
-def test_density_and_coverage_are_their_formulas() -> None:
-    x, y = 0.7 * points(60, 0) + 0.3, points(50, 1)
-    radii = NearestNeighbors(n_neighbors=6).fit(y).kneighbors(y)[0][:, 5]  # The first is the point itself.
-    within = cdist(x, y) < radii  # (60, 50)
-    assert manifold_density(x, y).item() == pytest.approx(within.sum() / (5 * 60), rel=1e-12)
-    assert manifold_coverage(x, y).item() == pytest.approx(within.any(0).mean(), rel=1e-12)
-    assert 0.2 < within.any(0).mean() < 0.98
-
-
 @pytest.mark.parametrize("origin", [0, 1000])
 def test_points_at_just_the_radius(origin: int) -> None:
     """On a lattice, where distances are known exactly and many are equal: `<=` for precision, `<` for the others."""

@@ -118,60 +118,6 @@ def test_the_best_class_head_is_the_posterior_under_the_mean_of_data_and_samples
     torch.testing.assert_close(logits.detach().softmax(1), ((p + g) / (p + g).sum(0)).T, rtol=0, atol=1e-6)
 
 
-def test_training_is_the_published_update() -> None:
-    """Three batches by the Trainer equal three written out with probabilities, Adam's formula, and D before G."""
-    torch.manual_seed(0)
-    model, reference = small_acgan(lr=0.01).double(), small_acgan().double()
-    reference.load_state_dict(model.state_dict())
-    images, labels = torch.rand(15, 1, 8, 8).double(), torch.arange(15) % 3
-    torch.manual_seed(1)
-    quiet_trainer(max_epochs=1, limit_val_batches=0, precision="64-true").fit(model, batches_of(images, labels, 5))
-
-    torch.manual_seed(1)
-    torch.empty((), dtype=torch.int64).random_()  # The loader's base seed.
-    generator, discriminator = reference.generator, reference.discriminator
-    first = {p: torch.zeros_like(p) for p in reference.parameters()}
-    second = {p: torch.zeros_like(p) for p in reference.parameters()}
-
-    def normalise(x: Tensor, norm: nn.Module) -> Tensor:
-        variance, mean = torch.var_mean(x, (0, 2, 3), unbiased=False, keepdim=True)
-        return (x - mean) / (variance + 1e-5).sqrt() * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
-
-    def generate(z: Tensor, c: Tensor) -> Tensor:
-        linear, _, _, up1, norm, _, up2, _ = generator
-        x = (torch.cat([z, c], 1) @ linear.weight.T + linear.bias).relu().view(-1, 3, 2, 2)
-        x = normalise(F.conv_transpose2d(x, up1.weight, stride=2, padding=2, output_padding=1), norm).relu()
-        return F.conv_transpose2d(x, up2.weight, up2.bias, stride=2, padding=2, output_padding=1).tanh()
-
-    def judge(x: Tensor) -> tuple[Tensor, Tensor]:
-        (down, *_), (same, norm, *_) = discriminator.layers
-        x = F.conv2d(x, down.weight, down.bias, stride=2, padding=1)
-        x = normalise(F.conv2d(torch.where(x > 0, x, 0.2 * x), same.weight, padding=1), norm)
-        x = torch.where(x > 0, x, 0.2 * x).flatten(1) @ discriminator.output.weight.T + discriminator.output.bias
-        return x[:, 0].sigmoid(), x[:, 1:].exp() / x[:, 1:].exp().sum(1, keepdim=True)
-
-    def adam(loss: Tensor, network: nn.Module, t: int) -> None:
-        parameters = list(network.parameters())
-        for p, grad in zip(parameters, torch.autograd.grad(loss, parameters, retain_graph=True), strict=True):
-            first[p] = 0.5 * first[p] + 0.5 * grad
-            second[p] = 0.999 * second[p] + 0.001 * grad**2
-            p.data -= 0.01 * first[p] / (1 - 0.5**t) / ((second[p] / (1 - 0.999**t)).sqrt() + 1e-8)
-
-    rows = torch.arange(5)
-    for t, (x, y) in enumerate(zip(images.split(5), labels.split(5), strict=True), start=1):
-        c = torch.randint(3, (5,))
-        fake = generate(torch.randn(5, 4, dtype=torch.float64), torch.eye(3, dtype=torch.float64)[c])
-        source, classes = judge(2 * x - 1)
-        fake_source, fake_classes = judge(fake.detach())
-        l_s = source.log().mean() + (1 - fake_source).log().mean()
-        l_c = classes[rows, y].log().mean() + fake_classes[rows, c].log().mean()
-        adam(-(l_s + l_c), discriminator, t)
-        fake_source, fake_classes = judge(fake)
-        adam(-(fake_source.log().mean() + fake_classes[rows, c].log().mean()), generator, t)
-    for name, value in reference.named_parameters():
-        torch.testing.assert_close(model.get_parameter(name), value, msg=name)
-
-
 def test_each_update_moves_one_network_alone() -> None:
     class Watched(ACGAN):
         def step(self, *updates: tuple[object, Tensor]) -> None:

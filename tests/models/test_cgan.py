@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_gen.errors import ConditionError, DataError
 from lightning_gen.functional import discriminator_loss, non_saturating_loss
 from lightning_gen.models import CGAN
-from tests.digits import digits_distance, quiet_trainer, train_on_digits
+from tests.digits import digits_distance, train_on_digits
 
 SMALL = {"hidden_sizes": (3, 4, 6), "maxout_units": (3, 2, 4), "maxout_pieces": (3, 2), "latent_dim": 4}
 
@@ -27,22 +27,6 @@ def test_published_sizes() -> None:
     model = CGAN()
     assert sum(p.numel() for p in model.generator.parameters()) == 2_413_984
     assert sum(p.numel() for p in model.discriminator.parameters()) == 1_224_351
-
-
-def test_layers_by_hand() -> None:
-    """Noise and condition go through layers of their own and meet in a third, in both networks."""
-    model = small_cgan()
-    z, y, x = torch.rand(5, 4).double(), torch.eye(3)[[0, 1, 2, 1, 0]].double(), torch.rand(5, 1, 2, 2).double()
-    g, d = model.generator, model.discriminator
-    hidden = torch.cat([g.noise(z).clamp(min=0), g.condition(y).clamp(min=0)], 1)
-    image = g.output(g.joint(hidden).clamp(min=0)).sigmoid().view(5, 1, 2, 2)
-    torch.testing.assert_close(g(z, y, 0.0), image)
-    branches = [
-        d.image.affine(x.flatten(1)).view(5, 3, 3).amax(2),  # 3 units of 3 pieces
-        d.condition.affine(y).view(5, 2, 3).amax(2),
-    ]
-    logit = d.logit(d.joint.affine(torch.cat(branches, 1)).view(5, 4, 2).amax(2))
-    torch.testing.assert_close(d(x, y), logit)
 
 
 def test_the_condition_enters_by_its_own_layer_alone() -> None:
@@ -103,40 +87,6 @@ def test_one_constant_condition_is_the_unconditional_game() -> None:
     images = g(z, y, 0.0)
     for loss in (lambda f, r: discriminator_loss(r, f), lambda f, r: non_saturating_loss(f)):
         torch.testing.assert_close(loss(d(images, y), d(x, y)), loss(unconditional(fake), unconditional(x)))
-
-
-def test_training_is_the_published_update() -> None:
-    """Three batches by the Trainer equal three batches written out, under the labels of each batch."""
-    torch.manual_seed(0)
-    model = small_cgan(lr=0.5, lr_decay=1.1)
-    reference = small_cgan()
-    reference.load_state_dict(model.state_dict())
-    images, labels = torch.rand(15, 1, 2, 2).double(), torch.arange(15) % 3
-    torch.manual_seed(1)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=5)
-    quiet_trainer(max_epochs=1, limit_val_batches=0, precision="64-true").fit(model, loader)
-
-    torch.manual_seed(1)
-    torch.empty((), dtype=torch.int64).random_()  # The loader's base seed.
-    generator, discriminator = reference.generator, reference.discriminator
-    means = images.flatten(1).mean(0)
-    generator.output.bias.data.copy_((means / (1 - means)).log())
-    velocity = {p: torch.zeros_like(p) for p in reference.parameters()}
-    for index, (x, label) in enumerate(zip(images.split(5), labels.split(5), strict=True)):
-        y = torch.eye(3, dtype=torch.float64)[label]
-        fake = generator(torch.rand(5, 4, dtype=torch.float64), y, 0.0)
-        d_real, d_fake = discriminator(x, y).sigmoid(), discriminator(fake, y).sigmoid()
-        loss_d = -0.5 * (d_real.log().mean() + (1 - d_fake).log().mean())
-        loss_g = -d_fake.log().mean()
-        moved: list[tuple[Tensor, Tensor]] = []
-        for network, loss in ((discriminator, loss_d), (generator, loss_g)):
-            parameters = list(network.parameters())
-            moved += zip(parameters, torch.autograd.grad(loss, parameters, retain_graph=True), strict=True)
-        for parameter, gradient in moved:
-            velocity[parameter] = 0.5 * velocity[parameter] + gradient
-            parameter.data -= 0.5 / 1.1**index * velocity[parameter]
-    for name, value in reference.named_parameters():
-        torch.testing.assert_close(dict(model.named_parameters())[name], value, msg=name)
 
 
 def test_dropout_of_the_generator_is_its_noise() -> None:

@@ -48,16 +48,6 @@ def test_probabilities_sum_to_one_in_each_ordering_and_together(num_layers: int)
     assert model.log_prob(images).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
 
 
-def test_the_ensemble_is_the_mean_of_its_orderings_probabilities() -> None:
-    model = tiny(num_orderings=3)
-    images = all_binary_images(1, 2, 2)
-    expected = sum(model.log_prob_in_order(images, permutation(seed, 4)).exp() for seed in range(3)) / 3
-    torch.testing.assert_close(model.log_prob(images).exp(), expected)
-    torch.testing.assert_close(
-        model.log_prob(images, num_orderings=1), model.log_prob_in_order(images, permutation(0, 4))
-    )
-
-
 @pytest.mark.parametrize("activation", ["sigmoid", "relu"])
 @pytest.mark.parametrize("num_layers", LAYERS)
 def test_blocks_equal_the_network_run_for_each_pixel(num_layers: int, activation: str) -> None:

@@ -291,48 +291,6 @@ def test_other_sides_are_refused(shape: tuple[int, ...]) -> None:
 # Training -----------------------------------------------------------------------------------------------------------
 
 
-def test_training_is_the_published_update() -> None:
-    """Three batches by the Trainer equal three written out with probabilities, Adam's formula, and D before G."""
-    arguments = {"num_captions": 2, "lr": 0.01, "cls_weight": 0.3, "interp_weight": 2.0, "interp_beta": 0.25}
-    model, reference = small(**arguments).double(), small(**arguments).double()
-    data = batches(3, 6, torch.float64)
-    torch.manual_seed(1)
-    fit(model, data, precision="64-true")
-
-    torch.manual_seed(1)
-    torch.empty((), dtype=torch.int64).random_()  # The loader's base seed.
-    generator, discriminator = reference.generator.train(), reference.discriminator.train()
-    first = {p: torch.zeros_like(p) for p in reference.parameters()}
-    second = {p: torch.zeros_like(p) for p in reference.parameters()}
-
-    def adam(loss: Tensor, network: nn.Module, t: int) -> None:
-        parameters = [p for p in network.parameters() if p.requires_grad]
-        for p, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            first[p] = 0.5 * first[p] + 0.5 * grad
-            second[p] = 0.999 * second[p] + 0.001 * grad**2
-            p.data -= 0.01 * first[p] / (1 - 0.5**t) / ((second[p] / (1 - 0.999**t)).sqrt() + 1e-8)
-
-    def judge(x: Tensor, text: Tensor) -> Tensor:
-        return discriminator(x, text).sigmoid()[:, 0]
-
-    rows = torch.arange(6)
-    for t, batch in enumerate(data, start=1):
-        x, y = 2 * batch["image"] - 1, batch["label"]
-        drawn = torch.randint(3, (6, 2))
-        text = (batch["text_embedding"][rows, drawn[:, 0]] + batch["text_embedding"][rows, drawn[:, 1]]) / 2
-        fake = generator(torch.randn(6, 3, dtype=torch.float64), text).detach()
-        s_r, s_f = judge(x, text), judge(fake, text)
-        other = torch.rand(6, 6, dtype=torch.float64)
-        other[y[:, None] == y] = -1
-        s_w = judge(x[other.argmax(1)], text)
-        adam(-s_r.log().mean() - 0.3 * (1 - s_w).log().mean() - 0.7 * (1 - s_f).log().mean(), discriminator, t)
-        text = torch.cat([text, 0.25 * text[:3] + 0.75 * text[3:]])
-        s = judge(generator(torch.randn(9, 3, dtype=torch.float64), text), text)
-        adam(-(s[:6].log().sum() + 2 * s[6:].log().sum()) / 9, generator, t)
-    for name, value in reference.named_parameters():
-        torch.testing.assert_close(model.get_parameter(name), value, rtol=1e-6, atol=1e-8, msg=name)
-
-
 def test_joint_training_by_hand() -> None:
     """Three batches by the Trainer equal three written out: D sees all pairs at once, and both networks learn by it."""
     arguments = {"num_captions": 1, "lr": 0.01, "joint_normalization": True, "mismatch": "wrong_image"}

@@ -30,18 +30,6 @@ def all_binary_images(*image_shape: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64).view(-1, *image_shape)
 
 
-def formula(model: NADE, images: Tensor) -> Tensor:
-    """The paper's equations with sums over all pixels before, `(N, D)` logits in the order of the raster."""
-    x, order = images.flatten(1), model.ordering.tolist()
-    logits = torch.empty_like(x)
-    for d, pixel in enumerate(order):
-        before = sum((x[:, order[k], None] * model.weight[k] for k in range(d)), torch.zeros(1, 1, dtype=x.dtype))
-        activations = model.hidden_bias + before
-        hidden = activations.sigmoid() if model.activation == "sigmoid" else activations.relu()
-        logits[:, pixel] = model.output_bias[d] + hidden @ model.output_weight[d]
-    return logits.view_as(images)
-
-
 @pytest.mark.parametrize("activation", ["sigmoid", "relu"])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("ordering", ORDERINGS)
@@ -50,16 +38,6 @@ def test_probabilities_of_all_images_sum_to_one(ordering: int | list[int] | None
     log_probs = model.log_prob(all_binary_images(1, 2, 3))
     assert log_probs.exp().sum().item() == pytest.approx(1.0, abs=1e-12)
     assert log_probs.std() > 1  # Not the uniform distribution, whose sum is one as well.
-
-
-@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
-@pytest.mark.parametrize("ordering", [None, 1])
-def test_blocks_equal_the_formula(ordering: int | None, activation: str) -> None:
-    """More pixels than two blocks hold, and a last block that is not full; grey, black and white images as well."""
-    model = tiny((1, 3, BLOCK - 2), ordering=ordering, activation=activation)
-    images = torch.rand(6, *model.image_shape, dtype=torch.float64).round()
-    images[0], images[1], images[2] = 0, 1, torch.rand(model.image_shape, dtype=torch.float64)
-    torch.testing.assert_close(model.conditional_logits(images), formula(model, images))
 
 
 def test_loss_on_numbers_worked_by_hand() -> None:

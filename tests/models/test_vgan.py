@@ -195,49 +195,6 @@ def test_layers_slide_over_larger_videos() -> None:
     assert features.shape == (1, 2, 4, 16, 16)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"streams": "one"}, {"conditional": True}])
-def test_training_is_the_published_update(arguments: dict[str, object]) -> None:
-    """Two batches by the Trainer equal two batches with cross-entropies on two logits, and Adam's formula."""
-    torch.manual_seed(0)
-    model, reference = (small_vgan(lr=0.01, **arguments).double() for _ in range(2))
-    reference.load_state_dict(model.state_dict())
-    videos = scenes(8).double()
-    torch.manual_seed(1)
-    quiet_trainer(max_epochs=1, precision="64-true").fit(model, batches_of(videos, 4))
-
-    torch.manual_seed(1)
-    torch.empty((), dtype=torch.int64).random_()  # The loader's base seed.
-    generator, discriminator = reference.generator, reference.discriminator
-    first = {p: torch.zeros_like(p) for p in reference.parameters()}
-    second = {p: torch.zeros_like(p) for p in reference.parameters()}
-    real, generated = torch.zeros(4, dtype=torch.int64), torch.ones(4, dtype=torch.int64)
-
-    def adam(loss: Tensor, network: nn.Module, t: int) -> None:
-        parameters = list(network.parameters())
-        for p, g in zip(parameters, torch.autograd.grad(loss, parameters, retain_graph=True), strict=True):
-            first[p] = 0.5 * first[p] + 0.5 * g
-            second[p] = 0.999 * second[p] + 0.001 * g**2
-            p.data -= 0.01 * first[p] / (1 - 0.5**t) / ((second[p] / (1 - 0.999**t)).sqrt() + 1e-8)
-
-    for t, batch in enumerate((2 * videos - 1).split(4), start=1):
-        given = batch[:, :, 0] if "conditional" in arguments else torch.randn(4, 4, dtype=torch.float64)
-        foreground, mask, background = generator(given)
-        fake = foreground
-        if mask is not None:
-            fake = mask * foreground + (1 - mask) * background.unsqueeze(2).repeat(1, 1, 8, 1, 1)
-        loss = F.cross_entropy(discriminator(batch), real) + F.cross_entropy(discriminator(fake), generated)
-        adam(loss, discriminator, t)
-        loss = F.cross_entropy(discriminator(fake), real)
-        if "conditional" in arguments:
-            loss = loss + 10 * (fake[:, :, 0] - batch[:, :, 0]).abs().sum() / (4 * 3 * 16 * 16)
-        elif mask is not None:
-            loss = loss + 0.1 * mask.sum() / (4 * 8 * 16 * 16)
-        adam(loss, generator, t)
-    for name, value in reference.named_parameters():
-        if second[value].max() > 1e-20:  # Of a bias before batch normalisation Adam sees rounding errors alone.
-            torch.testing.assert_close(model.get_parameter(name), value, rtol=1e-6, atol=1e-8, msg=name)
-
-
 @pytest.mark.parametrize("number", [1, 5])
 def test_a_batch_of_one_is_refused(number: int) -> None:
     with pytest.raises(DataError, match="batch of one video"):
