@@ -40,13 +40,13 @@ class BagOfWords(nn.Module):
         """
         bags = torch.zeros(len(texts), len(self.columns))
         for bag, text in zip(bags, texts, strict=True):
-            for word in "".join(c if c.isalnum() else " " for c in text.lower()).split():
-                if word in self.columns:
-                    bag[self.columns[word]] = 1
-                else:
-                    near = get_close_matches(word, list(self.columns), cutoff=0.4)
-                    known = f"near it are {', '.join(near)}" if near else f"it has seen {', '.join(self.columns)}"
-                    warnings.warn(f"The model has never seen {word!r}, which is left out; {known}.", stacklevel=2)
-            if not bag.any():
+            words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
+            known = [word for word in words if word in self.columns]
+            if not known:
                 raise ConditionError(f"The caption {text!r} holds none of the words {', '.join(self.columns)}.")
+            for word in sorted(set(words) - set(known)):
+                nearest = get_close_matches(word, list(self.columns), cutoff=0.4) or self.columns
+                told = f"The model has never seen {word!r}, which is left out; the nearest that it knows:"
+                warnings.warn(f"{told} {', '.join(nearest)}.", stacklevel=2)
+            bag[[self.columns[word] for word in known]] = 1
         return bags

@@ -615,9 +615,9 @@ def test_an_encoder_that_has_nothing_to_learn() -> None:
             {"words": "a one red two"},
             "A redd one",
             "a one",
-            "'redd', which is left out; near it are red",
+            "'redd', which is left out; the nearest that it knows: red.",
         ),
-        ("nn.BagOfWords", {"words": "a one red two"}, "a 77 two", "a two", "'77', .* seen a, one, red, two"),
+        ("nn.BagOfWords", {"words": "a one red two"}, "a 77 two", "a two", "'77', .* knows: a, one, red, two"),
         ("models.CharCNNRNN", {"channels": [8, 8, 8], "text_dim": 4}, "röd", "räd", "'ö', which the alphabet has not"),
     ],
 )
