@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,7 +125,10 @@ def new_output(output: str, suffixes: Sequence[str] = (".png",), folders: bool =
 
 
 def load(ckpt_path: str, device: Device, seed: int) -> GenerativeModule:
-    """A checkpoint's model on a device, `auto` for the GPU if there is one, and the random stream at its seed."""
+    """A checkpoint's model on a device, `auto` for the GPU if there is one, and the random stream at its seed.
+
+    From here on a warning stands in one line, as an error does.
+    """
     import torch
 
     from lightning_gen.checkpoints import load_model
@@ -135,7 +139,8 @@ def load(ckpt_path: str, device: Device, seed: int) -> GenerativeModule:
         name = accelerator.type if accelerator else "cpu"
     elif device != "cpu" and (accelerator is None or device != accelerator.type):
         raise LightningGenError(f"There is no {device} device here; give --device auto or cpu.")
-    model = load_model(ckpt_path).to(name)
+    model = load_model(ckpt_path).to(name)  # With it comes Lightning, which has a format of its own.
+    warnings.formatwarning = lambda message, *_, **__: f"lightning-gen: warning: {' '.join(str(message).split())}\n"
     torch.manual_seed(seed)
     return model
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gen.errors import ConditionError, DataError, did_you_mean
+from lightning_gen.errors import ConditionError, DataError
 
 
 class BagOfWords(nn.Module):
@@ -31,16 +33,20 @@ class BagOfWords(nn.Module):
         self.columns = {word: column for column, word in enumerate(listed)}
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """0 or 1 for each word of each text, `(M, len(words))`.
+        """0 or 1 for each word of each text, `(M, len(words))`; other words are left out, with a warning for each.
 
         Raises:
-            ConditionError: if a text holds other words.
+            ConditionError: if a text holds other words only.
         """
         bags = torch.zeros(len(texts), len(self.columns))
-        for row, text in enumerate(texts):
-            for word in "".join(c if c.isalnum() else " " for c in text.lower()).split():
-                if word not in self.columns:
-                    hint = did_you_mean(word, self.columns) or f"; expected {', '.join(self.columns)}."
-                    raise ConditionError(f"The caption {text!r} holds {word!r}, which the model has never seen{hint}")
-                bags[row, self.columns[word]] = 1
+        for bag, text in zip(bags, texts, strict=True):
+            words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
+            known = [word for word in words if word in self.columns]
+            if not known:
+                raise ConditionError(f"The caption {text!r} holds none of the words {', '.join(self.columns)}.")
+            for word in sorted(set(words) - set(known)):
+                nearest = get_close_matches(word, list(self.columns), cutoff=0.4) or self.columns
+                told = f"The model has never seen {word!r}, which is left out; the nearest that it knows:"
+                warnings.warn(f"{told} {', '.join(nearest)}.", stacklevel=2)
+            bag[[self.columns[word] for word in known]] = 1
         return bags

@@ -1,5 +1,6 @@
 """Captions on the command line: rows of a grid, ways from one to another, pictures under another caption."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lightning_gen.cli import main
 from lightning_gen.errors import LightningGenError
 from lightning_gen.models import GANINTCLS, VAE
 from tests.digits import quiet_trainer
-from tests.models.test_gan_int_cls import batches, lettered
+from tests.models.test_gan_int_cls import batches, lettered, small
 from tests.test_cli import one_line_error
 
 SCALE, SIDE, PANEL = 8, 64, 180  # Images of 8 x 8 are enlarged beside a panel.
@@ -62,6 +63,23 @@ def test_a_row_for_each_caption_of_a_file(run: Path, tmp_path: Path) -> None:
         for text in ("a bed", "an ace")
     ]
     assert_shown(images_in(output, 2, 3, PANEL, SIDE), torch.cat(expected))
+
+
+def test_a_word_that_was_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said in one line, and the picture is drawn."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # As before, after the test.
+    model = small(encoder="lightning_gen.nn.BagOfWords", encoder_args={"words": "a one red two three"})
+    trainer = quiet_trainer(max_epochs=0)
+    trainer.fit(model, batches(1, 6))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    options = ["--condition.caption", "a redd one", "--output", str(tmp_path / "one.png")]
+    with pytest.warns(UserWarning, match="never seen") as warned:
+        main(["sample", "--ckpt_path", str(tmp_path / "last.ckpt"), *options])
+    (found,) = (warning for warning in warned if "never seen" in str(warning.message))
+    line = warnings.formatwarning(found.message, found.category, found.filename, found.lineno)
+    assert line.startswith("lightning-gen: warning: The model has never seen 'redd', which is left out; ")
+    assert line.endswith("the nearest that it knows: red, three.\n")
+    assert (tmp_path / "one.png").is_file()
 
 
 def test_one_caption(run: Path, tmp_path: Path) -> None:

@@ -561,8 +561,34 @@ def test_an_encoder_that_has_nothing_to_learn() -> None:
     model = small(encoder="lightning_gen.nn.BagOfWords", encoder_args={"words": words})
     fit(model, [{**batches(1, 6)[0], "caption": ["a red one", "A blue two."] * 3}])
     assert model.embed_captions(["a red one"]).tolist() == [[1, 1, 0, 1, 0]]
-    with pytest.raises(ConditionError, match="which the model has never seen; did you mean red"):
-        model.sample(1, {"caption": ["a reed one"]})
+    with pytest.raises(ConditionError, match="'in pink' holds none of the words a, red, blue, one, two"):
+        model.sample(1, {"caption": ["in pink"]})
+
+
+@pytest.mark.parametrize(
+    ("encoder", "arguments", "typed", "known", "told"),
+    [
+        (
+            "nn.BagOfWords",
+            {"words": "a one red two"},
+            "A redd one",
+            "a one",
+            "'redd', which is left out; the nearest that it knows: red.",
+        ),
+        ("nn.BagOfWords", {"words": "a one red two"}, "a 77 two", "a two", "'77', .* knows: a, one, red, two"),
+        ("models.CharCNNRNN", {"channels": [8, 8, 8], "text_dim": 4}, "röd", "räd", "'ö', which the alphabet has not"),
+    ],
+)
+def test_what_was_never_seen_in_a_caption(
+    encoder: str, arguments: dict[str, Any], typed: str, known: str, told: str
+) -> None:
+    """The sample is drawn without it, and a warning names what is nearest, once for all samples."""
+    model = small(encoder=f"lightning_gen.{encoder}", encoder_args=arguments, text_dim=4)
+    with pytest.warns(UserWarning, match=told) as warned:
+        sample = model.sample(3, {"caption": [typed] * 3}, generator=torch.Generator().manual_seed(1))
+    (message,) = warned
+    assert "\n" not in str(message.message)
+    assert torch.equal(sample, model.sample(3, {"caption": [known] * 3}, generator=torch.Generator().manual_seed(1)))
 
 
 def test_words_that_yaml_takes_for_numbers_and_switches(tmp_path: Path) -> None:
