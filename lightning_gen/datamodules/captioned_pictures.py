@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Size
-from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
+from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Loading, Split
 from lightning_gen.datamodules.image_folder import naming
 from lightning_gen.datamodules.paired_images import pixels
 from lightning_gen.errors import DataError, DatasetNotFoundError
@@ -87,6 +88,7 @@ class CaptionedPicturesDataModule(ImageDataModule):
         batch_size: images a batch, on each rank.
         num_workers: processes that read and decode.
         classes: keep only pictures with these labels.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if `load_size` is less than `image_size`.
@@ -101,8 +103,9 @@ class CaptionedPicturesDataModule(ImageDataModule):
         batch_size: Size = 64,
         num_workers: Count = 0,
         classes: list[int] | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers, classes=classes)
+        super().__init__(root, batch_size, num_workers, classes=classes, **loading)
         if image_size > load_size:
             raise DataError(f"image_size={image_size} is cut out of load_size={load_size}; expected no more than that.")
         self.image_size = image_size

@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Size
-from lightning_gen.datamodules.base import Batch, ImageDataModule, Split, as_is
+from lightning_gen.datamodules.base import Batch, ImageDataModule, Loading, Split, as_is
+from lightning_gen.datamodules.folders import split_folders
 from lightning_gen.datamodules.image_folder import as_8_bit, find_pictures, upright
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
@@ -137,7 +139,8 @@ class PairedImageDataModule(ImageDataModule):
 
     Two layouts are read. In the published one `root/{train,val,test}` hold files with A on the left and B on the right.
     In the other `root/a/{train,val,test}` and `root/b/{train,val,test}` (or capital letters) hold files with the same
-    names. A split without a folder is empty. Pictures are squeezed to squares, as the authors do.
+    names. Splits may have their other usual names (`validation`, ...). A split without a folder is empty. Pictures are
+    squeezed to their size, as the authors do.
 
     Args:
         root: the folder.
@@ -151,10 +154,13 @@ class PairedImageDataModule(ImageDataModule):
         num_workers: processes that read and decode.
         flip: mirror training pairs left to right half of the time.
         predict_dir: folder of sources to translate in `predict`, each in its own size; the test pairs if None.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if an argument is out of range.
     """
+
+    rows_are = "pairs"
 
     def __init__(
         self,
@@ -168,8 +174,9 @@ class PairedImageDataModule(ImageDataModule):
         num_workers: Count = 0,
         flip: bool = True,
         predict_dir: str | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers)
+        super().__init__(root, batch_size, num_workers, **loading)
         if load_size is not None and load_size < image_size:
             raise DataError(f"load_size={load_size} is less than image_size={image_size}, which is cut out of it.")
         self.direction = direction
@@ -202,9 +209,12 @@ class PairedImageDataModule(ImageDataModule):
         if not self.root.is_dir():
             raise DatasetNotFoundError(f"{self.root.absolute()} is not a folder; name a folder of pairs by root.")
         folders = next(((self.root / a, self.root / b) for a, b in ("ab", "AB") if (self.root / a).is_dir()), None)
-        pairs = {
-            split: self._side_by_side(split) if folders is None else self._parallel(*folders, split) for split in SPLITS
-        }
+        if folders is None:
+            side_by_side = split_folders(self.root)
+            pairs = {split: self._side_by_side(side_by_side.get(split)) for split in SPLITS}
+        else:
+            a, b = (split_folders(folder) if folder.is_dir() else {} for folder in folders)
+            pairs = {split: self._parallel(a.get(split), b.get(split)) for split in SPLITS}
         if not pairs["train"]:
             raise DatasetNotFoundError(
                 f"{self.root.absolute()} has no training pairs; expected files with both pictures side by side in "
@@ -212,16 +222,19 @@ class PairedImageDataModule(ImageDataModule):
             )
         return pairs
 
-    def _side_by_side(self, split: Split) -> list[Pair]:
-        return [Pair(picture.path, picture.path) for picture in find_pictures(self.root / split)]
+    def _side_by_side(self, folder: Path | None) -> list[Pair]:
+        found = [] if folder is None else find_pictures(folder, self.left_out)
+        return [Pair(picture.path, picture.path) for picture in found]
 
-    def _parallel(self, a: Path, b: Path, split: Split) -> list[Pair]:
+    def _parallel(self, *folders: Path | None) -> list[Pair]:
         sides = [
-            {
-                picture.path.relative_to(folder / split).with_suffix(""): picture.path
-                for picture in find_pictures(folder / split)
+            {}
+            if folder is None
+            else {
+                picture.path.relative_to(folder).with_suffix(""): picture.path
+                for picture in find_pictures(folder, self.left_out)
             }
-            for folder in (a, b)
+            for folder in folders
         ]
         if alone := sorted(sides[0].keys() ^ sides[1].keys()):
             path = sides[0].get(alone[0]) or sides[1][alone[0]]

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Share, Size
-from lightning_gen.datamodules.base import Batch, ImageDataModule, Split
+from lightning_gen.datamodules.base import Batch, ImageDataModule, Loading, Split
 from lightning_gen.datamodules.image_folder import as_square
 from lightning_gen.datamodules.records import Record, bytes_of, find_records, floats_of, read_example, read_record
 from lightning_gen.errors import DataError, DatasetNotFoundError
@@ -89,6 +90,7 @@ class RobotPushingDataModule(ImageDataModule):
         val_fraction: share of the training sequences, the last ones, that validation gets.
         batch_size: clips a batch, on each rank.
         num_workers: processes that decode.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if an argument is out of range.
@@ -103,8 +105,9 @@ class RobotPushingDataModule(ImageDataModule):
         val_fraction: Share = 0.05,
         batch_size: Size = 64,
         num_workers: Count = 0,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers)
+        super().__init__(root, batch_size, num_workers, **loading)
         if num_frames > USED_FRAMES or val_fraction == 1:
             raise DataError(
                 f"num_frames={num_frames}, val_fraction={val_fraction}; expected 1 to {USED_FRAMES} frames, and a "

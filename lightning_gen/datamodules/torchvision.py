@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Size
-from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
+from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Loading, Split
 from lightning_gen.datamodules.image_folder import as_square
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
@@ -126,6 +127,7 @@ class TorchvisionDataModule(ImageDataModule):
         classes: keep only these labels.
         val_size: training pictures held out where a set has no validation split.
         category: of LSUN, from the folders `<category>_{train,val}_lmdb`, which the package lmdb reads.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if there is no such set, or a size is out of range.
@@ -141,8 +143,9 @@ class TorchvisionDataModule(ImageDataModule):
         classes: list[int] | None = None,
         val_size: Count = 5000,
         category: str = "bedroom",
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers, classes=classes)
+        super().__init__(root, batch_size, num_workers, classes=classes, **loading)
         self.name = name
         self.image_size = image_size
         self.val_size = val_size

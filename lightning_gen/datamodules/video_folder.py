@@ -16,9 +16,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Positive, Share, Size
-from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
+from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Loading, Split
 from lightning_gen.datamodules.files import read_arrays
 from lightning_gen.datamodules.image_folder import as_8_bit, as_square
 from lightning_gen.datamodules.stabilization import SIDE, stabilize
@@ -218,6 +219,7 @@ class VideoFolderDataModule(ImageDataModule):
         classes: keep only clips with these labels.
         val_fraction: share of the clips that validation gets.
         test_fraction: share of the clips that the test gets.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if an argument is out of range.
@@ -239,8 +241,9 @@ class VideoFolderDataModule(ImageDataModule):
         classes: list[int] | None = None,
         val_fraction: Share = 0.1,
         test_fraction: Share = 0.1,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers, classes=classes)
+        super().__init__(root, batch_size, num_workers, classes=classes, **loading)
         if val_fraction + test_fraction >= 1:
             raise DataError(
                 f"val_fraction={val_fraction}, test_fraction={test_fraction}; expected shares that leave something to "
