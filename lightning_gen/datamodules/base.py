@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gen._lightning import LightningDataModule, pl
-from lightning_gen.arguments import Count, Size, check_constructors, described, plain
+from lightning_gen.arguments import Count, Sides, Size, check_constructors, described, plain
 from lightning_gen.errors import DataError, LightningGenError
 
 Batch = dict[str, Any]
@@ -60,7 +61,38 @@ class Loading(TypedDict, total=False):
     """
 
     drop_last: bool
-    train_transform: Callable[..., Any] | None
+    train_transform: Callable[..., Any] | dict[str, Any] | None
+
+
+def height_and_width(size: Sides) -> tuple[int, int]:
+    """Both sides of pictures, of which one is enough for squares."""
+    height, width = size if isinstance(size, Sequence) else (size, size)
+    return int(height), int(width)
+
+
+def cut_out_at(number: int, margins: tuple[int, int]) -> Tensor:
+    """Where something is cut out of each of some pictures, from the global random stream.
+
+    Args:
+        number: of pictures.
+        margins: pixels that there are too many along each of two sides.
+
+    Returns:
+        The first pixel along both, `(number, 2)`.
+    """
+    if margins[0] == margins[1]:
+        return torch.randint(margins[0] + 1, (number, 2))
+    return torch.stack([torch.randint(margin + 1, (number,)) for margin in margins], 1)
+
+
+def check_load_size(image_size: Sides, load_size: Sides) -> None:
+    """Refuse pictures that are smaller than what is cut out of them.
+
+    Raises:
+        DataError: if they are.
+    """
+    if any(whole < part for whole, part in zip(*map(height_and_width, (load_size, image_size)), strict=True)):
+        raise DataError(f"image_size={image_size} is cut out of load_size={load_size}; expected no more than that.")
 
 
 def take(columns: Columns, rows: Tensor) -> Batch:
@@ -127,6 +159,19 @@ class Loader(DataLoader[Batch]):
         return in_own_words(super().__iter__())
 
 
+def made_again(transform: Mapping[str, Any]) -> Any:
+    """A `train_transform` of the command line, as a checkpoint holds it, if its class has been imported.
+
+    Raises:
+        DataError: if it has not: a checkpoint must not run what nobody has asked for.
+    """
+    module, _, name = str(transform.get("class_path")).rpartition(".")
+    kind = getattr(sys.modules.get(module), name, None)
+    if not isinstance(kind, type):
+        raise DataError(f"train_transform={described(transform)} names a class that is not imported; import it before.")
+    return kind(**transform.get("init_args", {}))
+
+
 def several(names: Sequence[str], most: int = 10) -> str:
     """Names one after the other, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
@@ -164,7 +209,7 @@ class ImageDataModule(LightningDataModule):
         download: bool = False,
         classes: list[int] | None = None,
         drop_last: bool = False,
-        train_transform: Callable[..., Any] | None = None,
+        train_transform: Callable[..., Any] | dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         # Not to the logger, which refuses a model and data that have an argument of the same name but another value.
@@ -175,7 +220,7 @@ class ImageDataModule(LightningDataModule):
         self.download = download
         self.classes = classes
         self.drop_last = drop_last
-        self.train_transform = train_transform
+        self.train_transform = made_again(train_transform) if isinstance(train_transform, dict) else train_transform
         if train_transform is not None:  # On the object: a hook of the class would hide a model's own of this name.
             self.on_after_batch_transfer = self._transformed  # type: ignore[method-assign]
         self.left_out: Counter[str] = Counter()
@@ -352,7 +397,7 @@ class ImageDataModule(LightningDataModule):
     def _held_out_loader(self, split: Split) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         self.setup()
         dataset: Any = self.datasets[split]
-        return self._loader(dataset, shuffle=False) if len(dataset) else []
+        return [] if hasattr(dataset, "__len__") and not len(dataset) else self._loader(dataset, shuffle=False)
 
     def _loader(self, dataset: Dataset[Batch], shuffle: bool) -> DataLoader[Batch]:
         settings: dict[str, Any] = {

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import Unpack
 
-from lightning_gen.arguments import Count, Share, Size
-from lightning_gen.datamodules.base import Batch, ImageDataModule, Loading, Split
+from lightning_gen.arguments import Count, Share, Sides, Size
+from lightning_gen.datamodules.base import Batch, ImageDataModule, Loading, Split, height_and_width
 from lightning_gen.datamodules.folders import (
     Found,
     Layout,
@@ -131,16 +131,16 @@ def as_8_bit(picture: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     return picture.convert(mode)
 
 
-def read_picture(path: Path, image_size: int, channels: int) -> Tensor:
-    """Read an image: turned upright as its EXIF data say, shorter side resized, centre cropped.
+def read_picture(path: Path, image_size: Sides, channels: int) -> Tensor:
+    """Read an image: turned upright as its EXIF data say, resized, with what is too much cropped on both sides.
 
     Args:
         path: an image file.
-        image_size: side of the result in pixels.
+        image_size: side, or height and width, of the result in pixels.
         channels: 1 for grey, 3 for colour.
 
     Returns:
-        uint8, `(channels, image_size, image_size)`.
+        uint8, `(channels, H, W)`.
 
     Raises:
         DataError: if it cannot be decoded, naming the file.
@@ -148,15 +148,17 @@ def read_picture(path: Path, image_size: int, channels: int) -> Tensor:
     with naming(path), Image.open(path) as picture:
         # A JPEG is decoded at a fraction of its size, but not under twice ours: seven times as fast for a photograph
         # of 12 megapixels.
-        picture.draft(None, (2 * image_size, 2 * image_size))
-        return as_square(as_it_looks(picture), image_size, channels)
+        side = 2 * max(height_and_width(image_size))
+        picture.draft(None, (side, side))
+        return fitted(as_it_looks(picture), image_size, channels)
 
 
-def as_square(picture: Image.Image, image_size: int, channels: int) -> Tensor:
-    """A picture's largest centred square, resized, as uint8 `(channels, image_size, image_size)`."""
+def fitted(picture: Image.Image, image_size: Sides, channels: int) -> Tensor:
+    """The largest centred part of a picture that has the proportions asked for, resized: uint8 `(channels, H, W)`."""
     pixels = as_8_bit(picture, "L" if channels == 1 else "RGB")
-    square = ImageOps.fit(pixels, (image_size, image_size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(square)).view(image_size, image_size, channels).permute(2, 0, 1)
+    height, width = height_and_width(image_size)
+    part = ImageOps.fit(pixels, (width, height), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(part)).view(height, width, channels).permute(2, 0, 1)
 
 
 class PictureDataset(Dataset[Batch]):
@@ -165,13 +167,13 @@ class PictureDataset(Dataset[Batch]):
     Args:
         paths: the files.
         labels: `(N,)`, or None.
-        image_size: side in pixels.
+        image_size: side, or height and width, in pixels.
         channels: 1 for grey, 3 for colour.
         flip: mirror each picture left to right half of the time, from the global random stream.
     """
 
     def __init__(
-        self, paths: Sequence[Path], labels: Tensor | None, image_size: int, channels: int, flip: bool
+        self, paths: Sequence[Path], labels: Tensor | None, image_size: Sides, channels: int, flip: bool
     ) -> None:
         self.paths = paths
         self.labels = labels
@@ -214,7 +216,8 @@ class ImageFolderDataModule(ImageDataModule):
 
     Args:
         root: the folder.
-        image_size: side of the square pictures in pixels: the shorter side is resized to it, the longer one cropped.
+        image_size: side of square pictures in pixels, or height and width: what is too long by these proportions is
+            cropped on both sides, and the rest resized.
         channels: 3 for colour, 1 for grey.
         batch_size: images a batch, on each rank.
         num_workers: processes that read and decode.
@@ -235,7 +238,7 @@ class ImageFolderDataModule(ImageDataModule):
     def __init__(
         self,
         root: str,
-        image_size: Size = 64,
+        image_size: Sides = 64,
         channels: Literal[1, 3] = 3,
         batch_size: Size = 64,
         num_workers: Count = 0,
@@ -261,7 +264,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        return (self.channels, self.image_size, self.image_size)
+        return (self.channels, *height_and_width(self.image_size))
 
     @property
     def num_classes(self) -> int:
