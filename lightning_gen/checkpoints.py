@@ -204,7 +204,9 @@ def load_data(path: str | Path, root: str | None = None) -> LightningDataModule:
     Raises:
         CheckpointError: if the checkpoint names no data module that can be trusted, or one that reads no folder.
     """
-    config = module_config(read_checkpoint(path), "datamodule_hyper_parameters", LightningDataModule)
+    checkpoint = read_checkpoint(path)
+    checkpoint.get("datamodule_hyper_parameters", {}).pop("train_transform", None)  # Nothing is trained here.
+    config = module_config(checkpoint, "datamodule_hyper_parameters", LightningDataModule)
     kind = resolve_class(config["class_path"], LightningDataModule)
     if root is not None and "root" not in inspect.signature(kind).parameters:
         raise CheckpointError(

@@ -61,7 +61,7 @@ class Loading(TypedDict, total=False):
     """
 
     drop_last: bool
-    train_transform: Callable[..., Any] | dict[str, Any] | None
+    train_transform: Callable[..., Any] | None
 
 
 def height_and_width(size: Sides) -> tuple[int, int]:
@@ -209,9 +209,11 @@ class ImageDataModule(LightningDataModule):
         download: bool = False,
         classes: list[int] | None = None,
         drop_last: bool = False,
-        train_transform: Callable[..., Any] | dict[str, Any] | None = None,
+        train_transform: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(train_transform, Mapping):  # As a checkpoint holds it.
+            train_transform = made_again(train_transform)
         # Not to the logger, which refuses a model and data that have an argument of the same name but another value.
         self.save_hyperparameters(logger=False)
         self.root = Path(root or os.environ.get("LIGHTNING_GEN_DATA") or "data").expanduser()
@@ -220,7 +222,7 @@ class ImageDataModule(LightningDataModule):
         self.download = download
         self.classes = classes
         self.drop_last = drop_last
-        self.train_transform = made_again(train_transform) if isinstance(train_transform, dict) else train_transform
+        self.train_transform = train_transform
         if train_transform is not None:  # On the object: a hook of the class would hide a model's own of this name.
             self.on_after_batch_transfer = self._transformed  # type: ignore[method-assign]
         self.left_out: Counter[str] = Counter()

@@ -175,6 +175,7 @@ def test_from_the_command_line_and_back(tmp_path: Path, monkeypatch: pytest.Monk
     loaded = FakeDataModule.load_from_checkpoint(path, weights_only=True)
     assert loaded.drop_last
     assert loaded.train_transform.p == 0.3
+    assert loaded.hparams["train_transform"] == held["train_transform"]
     with pytest.raises(DataError, match=r"names a class that is not imported; import it before\.$"):
         FakeDataModule(train_transform={"class_path": "antigravity.Fly"})
     main(["fit", "--ckpt_path", str(path), "--trainer.max_epochs", "2"])
