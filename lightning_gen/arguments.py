@@ -30,6 +30,9 @@ from lightning_gen.errors import DataError
 Size: TypeAlias = Annotated[int, Ge(1)]
 """Of units, pixels, images, steps: at least 1."""
 
+Sides: TypeAlias = Size | tuple[Size, Size]
+"""Of pictures, in pixels: one for squares, or height and width."""
+
 Several: TypeAlias = Annotated[int, Ge(2)]
 
 Count: TypeAlias = Annotated[int, Ge(0)]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
 from lightning_gen._lightning import LightningDataModule, LightningModule, pl
 from lightning_gen.callbacks.files import whole_file
@@ -201,13 +202,20 @@ def saved_class(checkpoint: Mapping[str, Any], key: str) -> Any:
 
 
 def check_class_paths(config: Any) -> None:
-    """Refuse nested values with a `class_path` that is neither ours nor imported."""
-    for value in (
-        config.values() if isinstance(config, Mapping) else config if isinstance(config, (list, tuple)) else ()
-    ):
-        check_class_paths(value)
-    if isinstance(config, Mapping) and "class_path" in config:
-        resolve_class(config["class_path"], object)
+    """Refuse nested values with a `class_path` that is neither ours nor imported, and transforms that are no modules.
+
+    A parser makes a transform of any class that is named, whatever that does when it is made.
+    """
+    if isinstance(config, (list, tuple)):
+        for value in config:
+            check_class_paths(value)
+    elif isinstance(config, Mapping):
+        for key, value in config.items():
+            check_class_paths(value)
+            if key == "train_transform" and isinstance(value, Mapping):
+                resolve_class(value.get("class_path"), nn.Module)
+        if "class_path" in config:
+            resolve_class(config["class_path"], object)
 
 
 def load_model(path: str | Path) -> GenerativeModule:
@@ -248,7 +256,9 @@ def load_data(path: str | Path, root: str | None = None) -> LightningDataModule:
     Raises:
         CheckpointError: if the checkpoint names no data module that can be trusted, or one that reads no folder.
     """
-    config = module_config(read_checkpoint(path), "datamodule_hyper_parameters", LightningDataModule)
+    checkpoint = read_checkpoint(path)
+    checkpoint.get("datamodule_hyper_parameters", {}).pop("train_transform", None)  # Nothing is trained here.
+    config = module_config(checkpoint, "datamodule_hyper_parameters", LightningDataModule)
     kind = resolve_class(config["class_path"], LightningDataModule)
     if root is not None and "root" not in inspect.signature(kind).parameters:
         raise CheckpointError(

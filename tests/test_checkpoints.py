@@ -2,17 +2,22 @@
 
 import os
 import pickle
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from lightning_gen._lightning import LightningModule
 from lightning_gen.checkpoints import load_model, module_config, read_checkpoint
-from lightning_gen.errors import CheckpointError
+from lightning_gen.cli import main
+from lightning_gen.datamodules import FakeDataModule
+from lightning_gen.errors import CheckpointError, DataError
 from lightning_gen.models import VAE
 from lightning_gen.nn.frozen import resolve_class
+from tests.conftest import QUIET
 from tests.test_cli import one_line_error
 
 MARKER = "it_was_run"
@@ -128,6 +133,30 @@ def test_the_runs_config_is_trusted_no_more(inside, checkpoint, tmp_path, monkey
     torch.save(content, path)
     assert "marker_module.VAE" in one_line_error(capsys, "test", "--ckpt_path", str(path))
     assert not (tmp_path / MARKER).exists()
+
+
+@pytest.mark.parametrize("place", ["data", "run", "both"])
+def test_no_program_is_run_in_the_place_of_a_transform(place, checkpoint, tmp_path, capsys):
+    marker = tmp_path / MARKER
+    transform = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", str(marker)]}}
+    content = torch.load(checkpoint, weights_only=True)
+    run = yaml.safe_load(content["run"]["config"])
+    harmless = {"class_path": "torch.nn.Identity"}
+    if place != "run":
+        content["datamodule_hyper_parameters"]["train_transform"] = transform if place == "data" else harmless
+    run["data"]["init_args"]["train_transform"] = harmless if place == "data" else transform
+    content["run"]["config"] = yaml.safe_dump(run)
+    torch.save(content, path := tmp_path / "x.ckpt")
+    options = ["--ckpt_path", str(path), "--trainer.max_epochs", "2", "--trainer.default_root_dir", str(tmp_path)]
+    if place == "run":  # What the data were is read from the checkpoint, which names none.
+        main(["fit", *options, *QUIET])
+    else:
+        assert "subprocess.Popen', which is no Module" in one_line_error(capsys, "fit", *options)
+    if place == "data":
+        with pytest.raises(DataError, match=r"names no nn\.Module"):
+            FakeDataModule.load_from_checkpoint(path, weights_only=True)
+    time.sleep(0.2)
+    assert not marker.exists()
 
 
 def test_the_markers_would_be_made(tmp_path):

@@ -370,6 +370,8 @@ def from_checkpoint(command: str, options: list[str]) -> list[str]:
         path = str(found)
         options = [*options, f"--ckpt_path={path}"]  # The last one counts.
     checkpoint = read_checkpoint(path)
+    if command != "fit":
+        checkpoint.get("datamodule_hyper_parameters", {}).pop("train_transform", None)  # It is for training batches.
     config: dict[str, Any] = {"model": module_config(checkpoint, "hyper_parameters", LightningModule)}
     if given["data"]:  # Other data, which have a shape and classes of their own.
         config["model"]["init_args"] = {k: v for k, v in config["model"]["init_args"].items() if k not in LINKED}
@@ -382,11 +384,14 @@ def from_checkpoint(command: str, options: list[str]) -> list[str]:
             "what the model measures by itself is measured; add others by --trainer.callbacks+=."
         )
     else:
-        check_class_paths(run)
         keys = run["trainer"] if command == "fit" else ("callbacks", "logger")  # The device is not the run's.
         config["trainer"] = {key: run["trainer"].get(key) for key in keys}
         if command == "fit" and run.get("optimizer"):
             config["optimizer"] = run["optimizer"]
+        data = config.get("data", {}).get("init_args", {})
+        if "train_transform" in data:  # As the parser writes enums, and reads them.
+            data["train_transform"] = run["data"]["init_args"]["train_transform"]
+        check_class_paths(config)
     return [f"--config={yaml.safe_dump(config, default_flow_style=True, width=math.inf)}", *options]  # JSON has no inf.
 
 

@@ -10,6 +10,7 @@ from lightning_gen.datamodules.digit_scenes import DigitScenesDataModule
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.edges_to_digits import EdgesToDigitsDataModule
 from lightning_gen.datamodules.fake import FakeDataModule
+from lightning_gen.datamodules.hugging_face import HuggingFaceDataModule
 from lightning_gen.datamodules.image_folder import ImageFolderDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
 from lightning_gen.datamodules.moving_digits import MovingDigitsDataModule
@@ -33,6 +34,7 @@ __all__ = [
     "EdgesToDigitsDataModule",
     "FakeDataModule",
     "Flowers102CaptionsDataModule",
+    "HuggingFaceDataModule",
     "ImageDataModule",
     "ImageFolderDataModule",
     "InMemoryDataset",

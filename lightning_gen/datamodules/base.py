@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_gen._lightning import LightningDataModule
-from lightning_gen.arguments import Count, Size, check_constructors, plain
-from lightning_gen.errors import DataError
+from lightning_gen._lightning import LightningDataModule, pl
+from lightning_gen.arguments import Count, Sides, Size, check_constructors, described, plain
+from lightning_gen.errors import DataError, LightningGenError
 
 Batch = dict[str, Any]
 """Named rows: `image` (N, C, H, W) float32 in [0, 1], `label` (N,) int64, and what else a data set has."""
@@ -26,6 +28,9 @@ Columns = Mapping[str, Any]
 """A whole data set by name: tensors `(N, ...)`, of which uint8 means 8-bit pixels, or lists of N."""
 
 Split = Literal["train", "val", "test"]
+
+FIXED = ("box", "keypoints", "mask", "state", "action")
+"""The keys of batches that tell where something is in the pixels."""
 
 HELD_OUT_SEED = 0
 """Seed of every draw that makes a data set what it is: splits, and the binarisation of held-out images."""
@@ -43,6 +48,51 @@ def binarize(images: Tensor, generator: torch.Generator | None = None) -> Tensor
         (Bytes, not floats: a third of the time that `torch.bernoulli` takes.)
     """
     return torch.empty_like(images).random_(0, 255, generator=generator) < images
+
+
+class Loading(TypedDict, total=False):
+    """What every data module takes beside its own arguments.
+
+    Args:
+        drop_last: leave out the last training batch of an epoch if it is smaller than the others.
+        train_transform: any `nn.Module` or function of images `(N, C, H, W)` (clips `(N, C, T, H, W)`) in [0, 1], to
+            which the training batches, and no others, are given on the device; its class path on the command line. A
+            pair goes through it as one picture, the channels of source and image on top of each other.
+    """
+
+    drop_last: bool
+    train_transform: Callable[..., Any] | None
+
+
+def height_and_width(size: Sides) -> tuple[int, int]:
+    """Both sides of pictures, of which one is enough for squares."""
+    height, width = size if isinstance(size, Sequence) else (size, size)
+    return int(height), int(width)
+
+
+def cut_out_at(number: int, margins: tuple[int, int]) -> Tensor:
+    """Where something is cut out of each of some pictures, from the global random stream.
+
+    Args:
+        number: of pictures.
+        margins: pixels that there are too many along each of two sides.
+
+    Returns:
+        The first pixel along both, `(number, 2)`.
+    """
+    if margins[0] == margins[1]:
+        return torch.randint(margins[0] + 1, (number, 2))
+    return torch.stack([torch.randint(margin + 1, (number,)) for margin in margins], 1)
+
+
+def check_load_size(image_size: Sides, load_size: Sides) -> None:
+    """Refuse pictures that are smaller than what is cut out of them.
+
+    Raises:
+        DataError: if they are.
+    """
+    if any(whole < part for whole, part in zip(*map(height_and_width, (load_size, image_size)), strict=True)):
+        raise DataError(f"image_size={image_size} is cut out of load_size={load_size}; expected no more than that.")
 
 
 def take(columns: Columns, rows: Tensor) -> Batch:
@@ -90,6 +140,45 @@ def as_is(batch: Any) -> Any:
     return batch
 
 
+def in_own_words(batches: Iterator[Any]) -> Iterator[Any]:
+    """Batches of a loader, whose errors of ours are one line again: a worker's comes with its traceback as its text."""
+    try:
+        yield from batches
+    except LightningGenError as error:
+        kind = f"{type(error).__module__}.{type(error).__qualname__}: "
+        _, found, line = str(error).rpartition(kind)
+        if not found:
+            raise
+        raise type(error)(line.strip()) from error
+
+
+class Loader(DataLoader[Batch]):
+    """A loader whose workers' errors are told in one line."""
+
+    def __iter__(self) -> Any:
+        return in_own_words(super().__iter__())
+
+
+def made_again(transform: Mapping[str, Any]) -> Any:
+    """A `train_transform` of the command line, as a checkpoint holds it, if its class has been imported.
+
+    Raises:
+        DataError: if it has not: a checkpoint must not run what nobody has asked for.
+    """
+    module, _, name = str(transform.get("class_path")).rpartition(".")
+    kind = getattr(sys.modules.get(module), name, None)
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):  # Others may do anything when they are made.
+        raise DataError(
+            f"train_transform={described(transform)} names no nn.Module that is imported; import it before."
+        )
+    return kind(**transform.get("init_args", {}))
+
+
+def several(names: Sequence[str], most: int = 10) -> str:
+    """Names one after the other, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
 class ImageDataModule(LightningDataModule):
     """Base of all data modules: batches are dicts, and shapes are known before any file is read.
 
@@ -102,11 +191,17 @@ class ImageDataModule(LightningDataModule):
         num_workers: processes that load; 0 loads in the main one, the fastest for what is held in memory.
         download: fetch what is missing.
         classes: keep only images with these labels; the labels keep their numbers.
+        drop_last: see `Loading`.
+        train_transform: see `Loading`.
+
+    Attributes:
+        left_out: what lies among the data and is not read, in words, and how often.
     """
 
     binarization: str = "none"
     keeps_place: bool = False
     """Whether the training loader's place in the data is kept in checkpoints; `KeepPlace` sets it."""
+    rows_are: str = "images"
 
     def __init__(
         self,
@@ -115,8 +210,12 @@ class ImageDataModule(LightningDataModule):
         num_workers: Count = 0,
         download: bool = False,
         classes: list[int] | None = None,
+        drop_last: bool = False,
+        train_transform: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(train_transform, Mapping):  # As a checkpoint holds it.
+            train_transform = made_again(train_transform)
         # Not to the logger, which refuses a model and data that have an argument of the same name but another value.
         self.save_hyperparameters(logger=False)
         self.root = Path(root or os.environ.get("LIGHTNING_GEN_DATA") or "data").expanduser()
@@ -124,6 +223,11 @@ class ImageDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.download = download
         self.classes = classes
+        self.drop_last = drop_last
+        self.train_transform = train_transform
+        if train_transform is not None:  # On the object: a hook of the class would hide a model's own of this name.
+            self.on_after_batch_transfer = self._transformed  # type: ignore[method-assign]
+        self.left_out: Counter[str] = Counter()
         self.datasets: dict[Split, Dataset[Batch]] = {}
 
     def save_hyperparameters(self, *args: Any, frame: FrameType | None = None, **kwargs: Any) -> None:
@@ -137,7 +241,13 @@ class ImageDataModule(LightningDataModule):
         given = check_constructors(self, frame)
         super().save_hyperparameters(*args, frame=frame, **kwargs)
         accepted = {*inspect.signature(type(self).__init__).parameters, *given}
-        kept = {name: plain(value) for name, value in self.hparams.items() if name in accepted}
+        kept = {
+            name: plain(value)
+            for name, value in self.hparams.items()
+            # Of what all take, what is given: older checkpoints have none, and an object made in a script, which no
+            # checkpoint can hold, is left out; that of the command line is a class path.
+            if name in accepted and (name not in Loading.__annotations__ or (value and not callable(value)))
+        }
         self.hparams.clear()  # Lightning's command line adds keys of its own.
         self.hparams.update(kept)
 
@@ -159,6 +269,11 @@ class ImageDataModule(LightningDataModule):
         return 0
 
     @property
+    def class_names(self) -> list[str]:
+        """What the classes are called, in the order of their labels; empty where nobody has named them."""
+        return []
+
+    @property
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of one row of every batch tensor that a model can be conditioned on."""
         return {"label": ()} if self.num_classes else {}
@@ -173,16 +288,39 @@ class ImageDataModule(LightningDataModule):
         """
 
     def setup(self, stage: str | None = None) -> None:
-        """Load all splits, once."""
-        if self.datasets:
-            return
+        """Load all splits, once; before training say what they hold."""
+        if not self.datasets:
+            self._load_splits()
+        if stage == "fit":
+            pl.utilities.rank_zero_info(self.summary)
+
+    @property
+    def summary(self) -> str:
+        """How many rows each split has, which classes there are, and what has been left out, in one line."""
+        names: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
+        datasets: dict[Split, Any] = self.datasets
+        sizes = [
+            f"{len(datasets[split]):,} {name}" if hasattr(datasets[split], "__len__") else f"a stream of {name}"
+            for split, name in names.items()
+        ]
+        parts = [f"{', '.join(sizes)} {self.rows_are}"]
+        if self.num_classes:
+            named = f": {several(self.class_names)}" if self.class_names else ""
+            parts.append(f"{self.num_classes:,} classes{named}")
+        if self.left_out:
+            parts.append(
+                f"left out: {several([f'{number:,} {what}' for what, number in sorted(self.left_out.items())])}"
+            )
+        return "; ".join(parts)
+
+    def _load_splits(self) -> None:
         if self.classes is not None:
             unknown = sorted(set(self.classes) - set(range(self.num_classes)))
             if unknown or not self.classes:
                 known = f"the labels 0 to {self.num_classes - 1}" if self.num_classes else "no labels"
                 raise DataError(f"classes={self.classes} was asked for; {type(self).__name__} has {known}.")
         datasets: dict[Split, Any] = self.load()
-        if not len(datasets["train"]):
+        if hasattr(datasets["train"], "__len__") and not len(datasets["train"]):
             raise DataError(f"No training images are left of {self.root.absolute()} with classes={self.classes}.")
         self.datasets = datasets
 
@@ -203,6 +341,38 @@ class ImageDataModule(LightningDataModule):
                 columns = take(columns, kept.nonzero().squeeze(1))
             datasets[split] = InMemoryDataset(columns, binarize=dynamic and split == "train")
         return datasets
+
+    def _transformed(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """A batch on the device after the hook of a subclass, `train_transform` and the hook of the model."""
+        batch = type(self).on_after_batch_transfer(self, batch, dataloader_idx)
+        module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
+        if self.trainer.training:  # type: ignore[union-attr]
+            batch = self.transformed(batch)
+        return module.on_after_batch_transfer(batch, dataloader_idx)  # Lightning asks but one of the two.
+
+    def transformed(self, batch: Batch) -> Batch:
+        """A training batch after `train_transform`; a loop of one's own calls it, a Trainer does so by itself.
+
+        Raises:
+            DataError: if there are boxes or the like, which would not move with the pixels; or if the shape changes.
+        """
+        if self.train_transform is None:
+            return batch
+        if fixed := [key for key in FIXED if key in batch]:
+            raise DataError(
+                f"train_transform changes pixels alone, and batches of {type(self).__name__} have {', '.join(fixed)}, "
+                "which would no longer fit them; leave it out."
+            )
+        key = "video" if "video" in batch else "image"
+        keys = ["source", key] if "source" in batch else [key]
+        before = torch.cat([batch[key] for key in keys], dim=1)
+        after = self.train_transform(before)
+        if not isinstance(after, Tensor) or after.shape != before.shape:
+            raise DataError(
+                f"train_transform made {described(after)} of {key}s {tuple(before.shape)}; expected the same shape."
+            )
+        changed = dict(zip(keys, after.split([batch[key].shape[1] for key in keys], dim=1), strict=True))
+        return batch | changed | ({"image": changed["video"][:, :, 0]} if key == "video" and "image" in batch else {})
 
     # Loaders ----------------------------------------------------------------------------------------------------
 
@@ -231,11 +401,12 @@ class ImageDataModule(LightningDataModule):
     def _held_out_loader(self, split: Split) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         self.setup()
         dataset: Any = self.datasets[split]
-        return self._loader(dataset, shuffle=False) if len(dataset) else []
+        return [] if hasattr(dataset, "__len__") and not len(dataset) else self._loader(dataset, shuffle=False)
 
     def _loader(self, dataset: Dataset[Batch], shuffle: bool) -> DataLoader[Batch]:
         settings: dict[str, Any] = {
             "batch_size": self.batch_size,
+            "drop_last": shuffle and self.drop_last,
             "num_workers": self.num_workers,
             "collate_fn": as_is,
             "pin_memory": torch.cuda.is_available(),
@@ -250,4 +421,4 @@ class ImageDataModule(LightningDataModule):
             return stateful.PlacedLoader(dataset, sampler=stateful.Order(dataset), generator=seeds, **settings)
         # Each pass draws a seed for workers: held-out passes from their own stream, so that training does not depend on
         # how often one looks.
-        return DataLoader(dataset, shuffle=shuffle, generator=None if shuffle else torch.Generator(), **settings)
+        return Loader(dataset, shuffle=shuffle, generator=None if shuffle else torch.Generator(), **settings)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, NonNegative, Size
-from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, Columns, ImageDataModule, Split, take
+from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, Columns, ImageDataModule, Loading, Split, take
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
 from lightning_gen.errors import DataError
@@ -215,6 +216,7 @@ class CaptionedDigitsDataModule(ImageDataModule):
         num_workers: processes that load; 0 is the fastest.
         download: fetch MNIST if it is missing.
         classes: keep only these digits.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if the image is too small for a digit, or plain digits are to have another size or colours kept.
@@ -234,8 +236,9 @@ class CaptionedDigitsDataModule(ImageDataModule):
         num_workers: Count = 0,
         download: bool = False,
         classes: list[int] | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers, download, classes)
+        super().__init__(root, batch_size, num_workers, download, classes, **loading)
         if image_size < (least := 28 if own_size else 16):
             raise DataError(f"image_size is {image_size}; expected at least {least} pixels.")
         if plain and (own_size or redraw or wrong_attributes):

@@ -17,11 +17,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
-from lightning_gen.arguments import Count, Size
-from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
+from lightning_gen.arguments import Count, Sides, Size
+from lightning_gen.datamodules.base import (
+    HELD_OUT_SEED,
+    Batch,
+    ImageDataModule,
+    Loading,
+    Split,
+    check_load_size,
+    height_and_width,
+)
 from lightning_gen.datamodules.image_folder import naming
-from lightning_gen.datamodules.paired_images import pixels
+from lightning_gen.datamodules.paired_images import cut_out, pixels
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
 
@@ -38,14 +47,14 @@ class CaptionedPictures(Dataset[Batch]):
 
     Args:
         rows: the pictures, with labels for all or for none.
-        image_size: side in pixels.
-        load_size: side that they are resized to before a random square is cut out.
+        image_size: side, or height and width, in pixels.
+        load_size: what they are resized to before a random part is cut out.
         flip: mirror each picture left to right half of the time, from the global random stream.
     """
 
-    def __init__(self, rows: Sequence[Captioned], image_size: int, load_size: int, flip: bool) -> None:
+    def __init__(self, rows: Sequence[Captioned], image_size: Sides, load_size: Sides, flip: bool) -> None:
         self.rows = rows
-        self.image_size = image_size
+        self.image_size = height_and_width(image_size)
         self.load_size = load_size
         self.flip = flip
 
@@ -67,12 +76,10 @@ class CaptionedPictures(Dataset[Batch]):
         return batch
 
     def _read(self, path: Path) -> Tensor:
-        """Bytes `(3, image_size, image_size)`."""
+        """Bytes `(3, H, W)`."""
         with naming(path), Image.open(path) as picture:
             image = pixels(picture, 3, self.load_size)
-        if margin := self.load_size - self.image_size:
-            top, left = torch.randint(margin + 1, (2,)).tolist()
-            image = image[:, top : top + self.image_size, left : left + self.image_size]
+        image = cut_out(image, self.image_size)
         return image.flip(-1) if self.flip and torch.rand(()) < 0.5 else image
 
 
@@ -81,12 +88,15 @@ class CaptionedPicturesDataModule(ImageDataModule):
 
     Args:
         root: folder of the data set's own folder; the environment variable LIGHTNING_GEN_DATA if None, else `./data`.
-        image_size: side of the images in pixels. Pictures are squeezed to squares, as by the authors of GAN-INT-CLS.
-        load_size: training pictures are resized to this side and a random square of `image_size` is cut out.
+        image_size: side of the images in pixels, or height and width. Pictures are squeezed to it, as by the authors of
+            GAN-INT-CLS.
+        load_size: training pictures are resized to this side, or height and width, and a random part of `image_size` is
+            cut out.
         flip: mirror training pictures half of the time.
         batch_size: images a batch, on each rank.
         num_workers: processes that read and decode.
         classes: keep only pictures with these labels.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if `load_size` is less than `image_size`.
@@ -95,27 +105,27 @@ class CaptionedPicturesDataModule(ImageDataModule):
     def __init__(
         self,
         root: str | None = None,
-        image_size: Size = 64,
-        load_size: Size = 76,
+        image_size: Sides = 64,
+        load_size: Sides = 76,
         flip: bool = True,
         batch_size: Size = 64,
         num_workers: Count = 0,
         classes: list[int] | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers, classes=classes)
-        if image_size > load_size:
-            raise DataError(f"image_size={image_size} is cut out of load_size={load_size}; expected no more than that.")
+        super().__init__(root, batch_size, num_workers, classes=classes, **loading)
+        check_load_size(image_size, load_size)
         self.image_size = image_size
         self.load_size = load_size
         self.flip = flip
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        return (3, self.image_size, self.image_size)
+        return (3, *height_and_width(self.image_size))
 
     @property
     def draws(self) -> bool:
-        return self.flip or self.load_size > self.image_size
+        return self.flip or self.load_size != self.image_size
 
     @abstractmethod
     def find(self) -> tuple[list[Captioned], list[Captioned]]:

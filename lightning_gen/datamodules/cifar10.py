@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Size
-from lightning_gen.datamodules.base import Batch, ImageDataModule, Split
+from lightning_gen.datamodules.base import Batch, ImageDataModule, Loading, Split
 from lightning_gen.datamodules.files import fetch, read_arrays
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
@@ -67,6 +68,7 @@ class CIFAR10DataModule(ImageDataModule):
         train_size: how many of the 50,000 training images to train on, 1 to 50,000.
         pixels: which form of the images.
         classes: keep only these labels.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if `train_size` is out of range.
@@ -81,8 +83,9 @@ class CIFAR10DataModule(ImageDataModule):
         train_size: Size = 45000,
         pixels: Literal["original", "jpeg", "subset"] = "original",
         classes: list[int] | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers, download, classes)
+        super().__init__(root, batch_size, num_workers, download, classes, **loading)
         if train_size > 50000:
             raise DataError(f"train_size is {train_size}; CIFAR-10 has 1 to 50000 training images to give.")
         self.train_size = train_size

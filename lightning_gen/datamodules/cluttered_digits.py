@@ -12,9 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Size
-from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, InMemoryDataset, Split
+from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, InMemoryDataset, Loading, Split
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
 from lightning_gen.errors import DataError
@@ -108,6 +109,7 @@ class ClutteredDigitsDataModule(ImageDataModule):
         num_workers: processes that draw images.
         download: fetch MNIST if it is missing.
         classes: keep only these digits.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if a size or number is out of range.
@@ -125,8 +127,11 @@ class ClutteredDigitsDataModule(ImageDataModule):
         num_workers: Count = 0,
         download: bool = False,
         classes: list[int] | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers, download)  # The classes are the source's: two digits have none.
+        super().__init__(
+            root, batch_size, num_workers, download, **loading
+        )  # The classes are the source's: two digits have none.
         if image_size < 28 or fragment_size > 28:
             raise DataError(
                 f"image_size={image_size}, fragment_size={fragment_size}; expected at least 28 pixels, and fragments "

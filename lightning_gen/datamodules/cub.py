@@ -14,9 +14,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
-from lightning_gen.arguments import Count, Size
-from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, Columns, ImageDataModule, Split, take
+from lightning_gen.arguments import Count, Sides, Size
+from lightning_gen.datamodules.base import (
+    HELD_OUT_SEED,
+    Batch,
+    Columns,
+    ImageDataModule,
+    Loading,
+    Split,
+    check_load_size,
+    cut_out_at,
+    height_and_width,
+    take,
+)
 from lightning_gen.datamodules.image_folder import naming
 from lightning_gen.datamodules.paired_images import pixels
 from lightning_gen.errors import DataError, DatasetNotFoundError
@@ -29,13 +41,13 @@ class Birds(Dataset[Batch]):
     and a mirrored left eye is a right one.
 
     Args:
-        columns: `image` (N, 3, L, L) in bytes, `box`, `keypoints`, and others, which stay as they are.
-        image_size: side of the squares in pixels.
+        columns: `image` (N, 3, H, W) in bytes, `box`, `keypoints`, and others, which stay as they are.
+        image_size: height and width in pixels.
         swapped: for each part the one that it becomes in the mirror.
         flip: mirror half of the birds.
     """
 
-    def __init__(self, columns: Columns, image_size: int, swapped: Tensor, flip: bool) -> None:
+    def __init__(self, columns: Columns, image_size: tuple[int, int], swapped: Tensor, flip: bool) -> None:
         self.columns = columns
         self.image_size = image_size
         self.swapped = swapped
@@ -50,13 +62,13 @@ class Birds(Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """A whole batch at once; the loader prefers it to `__getitem__`."""
         batch = take(self.columns, torch.as_tensor(indices))
-        images, side = batch["image"], self.image_size
-        number, margin = len(images), images.shape[-1] - side
-        corners = torch.randint(margin + 1, (number, 2)) if margin else torch.zeros(number, 2, dtype=torch.long)
+        images, (height, width) = batch["image"], self.image_size
+        number, margins = len(images), (images.shape[-1] - width, images.shape[-2] - height)
+        corners = cut_out_at(number, margins) if any(margins) else torch.zeros(number, 2, dtype=torch.long)
         mirrored = torch.rand(number) < 0.5 if self.flip else torch.zeros(number, dtype=torch.bool)
         images = torch.stack(
             [
-                image[:, top : top + side, left : left + side]
+                image[:, top : top + height, left : left + width]
                 for image, (left, top) in zip(images, corners.tolist(), strict=True)
             ]
         )
@@ -65,12 +77,12 @@ class Birds(Dataset[Batch]):
         return batch
 
     def _moved(self, box: Tensor, keypoints: Tensor, corners: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes `(N, 4)` and keypoints `(N, P, 3)` in shares of the squares that have been cut out."""
-        side, load_size = self.image_size, self.columns["image"].shape[-1]
-        low = (box[:, :2] * load_size - corners) / side
-        high = low + box[:, 2:] * load_size / side
+        """Boxes `(N, 4)` and keypoints `(N, P, 3)` in shares of what has been cut out."""
+        size, load_size = torch.tensor(self.image_size[::-1]), torch.tensor(self.columns["image"].shape[:-3:-1])
+        low = (box[:, :2] * load_size - corners) / size
+        high = low + box[:, 2:] * load_size / size
         low, high = low.clamp(0, 1), high.clamp(0, 1)
-        places = (keypoints[..., :2] * load_size - corners[:, None]) / side
+        places = (keypoints[..., :2] * load_size - corners[:, None]) / size
         visible = keypoints[..., 2] * ((places >= 0) & (places <= 1)).all(2)
         left = torch.where(mirrored, 1 - high[:, 0], low[:, 0])
         x = torch.where(mirrored[:, None], 1 - places[..., 0], places[..., 0])
@@ -87,8 +99,9 @@ class CUBDataModule(ImageDataModule):
 
     Args:
         root: folder of both; the environment variable LIGHTNING_GEN_DATA if None, else `./data`.
-        image_size: side of the images in pixels.
-        load_size: training pictures are resized to this side and a random square of `image_size` is cut out.
+        image_size: side of the images in pixels, or height and width.
+        load_size: training pictures are resized to this side, or height and width, and a random part of `image_size` is
+            cut out.
         split: test images by `train_test_split.txt`, of the same species as in training (`official`); or all images of
             the species in `CUB_200_2011/testclasses.txt`, the authors' list of 50 (`zero_shot`). A tenth of the other
             images, by a fixed draw, is for validation.
@@ -96,22 +109,23 @@ class CUBDataModule(ImageDataModule):
         batch_size: images a batch, on each rank.
         num_workers: processes that load; 0 is the fastest.
         classes: keep only these species, from 0.
+        loading: `drop_last` and `train_transform`, see `Loading`.
     """
 
     def __init__(
         self,
         root: str | None = None,
-        image_size: Size = 64,
-        load_size: Size = 76,
+        image_size: Sides = 64,
+        load_size: Sides = 76,
         split: Literal["official", "zero_shot"] = "official",
         flip: bool = True,
         batch_size: Size = 64,
         num_workers: Count = 0,
         classes: list[int] | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers, classes=classes)
-        if image_size > load_size:
-            raise DataError(f"image_size={image_size} is cut out of load_size={load_size}; expected no more than that.")
+        super().__init__(root, batch_size, num_workers, classes=classes, **loading)
+        check_load_size(image_size, load_size)
         self.image_size = image_size
         self.load_size = load_size
         self.split = split
@@ -120,7 +134,7 @@ class CUBDataModule(ImageDataModule):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        return (3, self.image_size, self.image_size)
+        return (3, *height_and_width(self.image_size))
 
     @property
     def num_classes(self) -> int:
@@ -132,7 +146,7 @@ class CUBDataModule(ImageDataModule):
 
     @property
     def draws(self) -> bool:
-        return self.flip or self.load_size > self.image_size
+        return self.flip or self.load_size != self.image_size
 
     def load(self) -> dict[Split, Dataset[Batch]]:
         paths = [line[1] for line in self._table("images.txt")]
@@ -157,20 +171,20 @@ class CUBDataModule(ImageDataModule):
         swapped = torch.tensor([names.index(name) for name in images])
         splits: dict[Split, Dataset[Batch]] = {}
         for split, part in rows.items():
-            side = self.load_size if split == "train" else self.image_size
+            side = height_and_width(self.load_size if split == "train" else self.image_size)
             read = [self._read(paths[row], side) for row in part.tolist()]
             size = torch.tensor([[width, height] for _, width, height in read]).view(-1, 2)
             places = parts.view(len(paths), len(names), 3)[part]
             columns = {
                 "image": torch.stack([image for image, *_ in read])
                 if read
-                else torch.empty(0, 3, side, side, dtype=torch.uint8),
+                else torch.empty(0, 3, *side, dtype=torch.uint8),
                 "label": labels[part],
                 "caption": [self._captions(paths[row]) for row in part.tolist()],
                 "box": boxes[part] / size.repeat(1, 2),
                 "keypoints": torch.cat([places[..., :2] / size[:, None], places[..., 2:]], 2) * places[..., 2:],
             }
-            splits[split] = Birds(columns, self.image_size, swapped, self.flip and split == "train")
+            splits[split] = Birds(columns, height_and_width(self.image_size), swapped, self.flip and split == "train")
         return splits
 
     def _table(self, name: str) -> list[list[str]]:
@@ -204,8 +218,8 @@ class CUBDataModule(ImageDataModule):
     def _of_classes(self, labels: Tensor) -> Tensor:
         return torch.isin(labels, torch.tensor(self.classes)).nonzero().squeeze(1)
 
-    def _read(self, path: str, side: int) -> tuple[Tensor, int, int]:
-        """A picture squeezed to a square, `(3, side, side)` in bytes, and the width and height that it had."""
+    def _read(self, path: str, side: tuple[int, int]) -> tuple[Tensor, int, int]:
+        """A picture squeezed to a size, `(3, H, W)` in bytes, and the width and height that it had."""
         file = self.folder / "images" / path
         with naming(file), Image.open(file) as picture:
             return pixels(picture, 3, side), picture.width, picture.height

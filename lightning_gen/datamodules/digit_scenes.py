@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Share, Size
-from lightning_gen.datamodules.base import Batch, Split
+from lightning_gen.datamodules.base import Batch, Loading, Split
 from lightning_gen.datamodules.moving_digits import FIRST_SEED, MovingDigits, MovingDigitsDataModule
 
 KNOTS = 2
@@ -82,6 +83,7 @@ class DigitScenesDataModule(MovingDigitsDataModule):
         num_workers: processes that draw clips.
         download: fetch MNIST if it is missing.
         classes: keep only these digits.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if a size or number is out of range.
@@ -103,6 +105,7 @@ class DigitScenesDataModule(MovingDigitsDataModule):
         num_workers: Count = 0,
         download: bool = False,
         classes: list[int] | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
         super().__init__(
             source=source,
@@ -118,6 +121,7 @@ class DigitScenesDataModule(MovingDigitsDataModule):
             num_workers=num_workers,
             download=download,
             classes=classes,
+            **loading,
         )
         self.directions = directions
 

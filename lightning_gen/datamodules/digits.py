@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Size
-from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
+from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Loading, Split
 from lightning_gen.errors import DatasetNotFoundError
 
 
@@ -49,6 +50,7 @@ class DigitsDataModule(ImageDataModule):
         binarization: grey pixels (`none`), or black and white ones drawn with the grey value as probability
             (`dynamic`): anew at every access in training, once with a fixed seed for validation and test.
         classes: keep only these digits.
+        loading: `drop_last` and `train_transform`, see `Loading`.
     """
 
     def __init__(
@@ -57,8 +59,9 @@ class DigitsDataModule(ImageDataModule):
         num_workers: Count = 0,
         binarization: Literal["none", "dynamic"] = "none",
         classes: list[int] | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(batch_size=batch_size, num_workers=num_workers, classes=classes)
+        super().__init__(batch_size=batch_size, num_workers=num_workers, classes=classes, **loading)
         self.binarization = binarization
 
     @property

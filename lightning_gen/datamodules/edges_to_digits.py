@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
-from lightning_gen.arguments import Count, Size
-from lightning_gen.datamodules.base import Batch, ImageDataModule, Split
+from lightning_gen.arguments import Count, Sides, Size
+from lightning_gen.datamodules.base import Batch, ImageDataModule, Loading, Split, height_and_width
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
 from lightning_gen.errors import DataError
@@ -57,12 +58,13 @@ class EdgesToDigitsDataModule(ImageDataModule):
 
     Args:
         source: the 5,000 embedded digits (`digits`), or MNIST, split 50,000/10,000/10,000 (`mnist`).
-        image_size: side of the images in pixels.
+        image_size: side of the images in pixels, or height and width.
         root: folder of MNIST; the environment variable LIGHTNING_GEN_DATA if None, else `./data`.
         batch_size: pairs a batch, on each rank.
         num_workers: processes that load; 0 is the fastest.
         download: fetch MNIST if it is missing.
         classes: keep only these digits.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if the side is less than the digits'.
@@ -71,15 +73,16 @@ class EdgesToDigitsDataModule(ImageDataModule):
     def __init__(
         self,
         source: Literal["digits", "mnist"] = "digits",
-        image_size: Size = 32,
+        image_size: Sides = 32,
         root: str | None = None,
         batch_size: Size = 4,
         num_workers: Count = 0,
         download: bool = False,
         classes: list[int] | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers, download, classes)
-        if image_size < 28:
+        super().__init__(root, batch_size, num_workers, download, classes, **loading)
+        if min(height_and_width(image_size)) < 28:
             raise DataError(f"image_size is {image_size}; the digits have 28 pixels, expected no less.")
         self.image_size = image_size
         self.digits: ImageDataModule = (
@@ -90,7 +93,7 @@ class EdgesToDigitsDataModule(ImageDataModule):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        return (1, self.image_size, self.image_size)
+        return (1, *height_and_width(self.image_size))
 
     @property
     def num_classes(self) -> int:
@@ -109,7 +112,7 @@ class EdgesToDigitsDataModule(ImageDataModule):
         return self.in_memory({split: self._pairs(dataset) for split, dataset in self.digits.datasets.items()})
 
     def _pairs(self, dataset: Any) -> dict[str, Tensor]:
-        size = (self.image_size, self.image_size)
+        size = height_and_width(self.image_size)
         parts = dataset.columns["image"].split(5000)
         images = torch.cat(
             [F.interpolate(part.float() / 255, size, mode="bilinear").mul(255).round().byte() for part in parts]

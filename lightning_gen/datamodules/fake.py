@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, ImageShape, Size, VideoShape
-from lightning_gen.datamodules.base import Batch, Columns, ImageDataModule, Split
+from lightning_gen.datamodules.base import Batch, Columns, ImageDataModule, Loading, Split
 from lightning_gen.errors import DataError
 
 KEYS = ("image", "label", "source", "text", "text_embedding", "caption", "box", "keypoints", "mask", "video")
@@ -39,6 +40,7 @@ class FakeDataModule(ImageDataModule):
         num_samples: rows of each split.
         batch_size: rows a batch, on each rank.
         num_workers: processes that load.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if a key is unknown, or `image_shape` does not fit the keys.
@@ -52,8 +54,9 @@ class FakeDataModule(ImageDataModule):
         num_samples: Count = 64,
         batch_size: Size = 16,
         num_workers: Count = 0,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(batch_size=batch_size, num_workers=num_workers)
+        super().__init__(batch_size=batch_size, num_workers=num_workers, **loading)
         if unknown := sorted(set(keys) - set(KEYS)):
             raise DataError(f"keys={list(keys)} holds {unknown}; a batch can have {', '.join(KEYS)}.")
         if len(image_shape) != (4 if "video" in keys else 3):

@@ -66,7 +66,7 @@ def fetch(folder: Path, name: str, download: Callable[[Path], list[Path]]) -> No
             folder.mkdir(parents=True, exist_ok=True)
             for file in files:
                 os.replace(file, folder / file.name)
-    except (RuntimeError, OSError, HTTPException) as error:  # What torchvision and urllib raise, and a full disk.
+    except (RuntimeError, OSError, ImportError, HTTPException) as error:  # Of torchvision, urllib, and a full disk.
         raise DatasetNotFoundError(
             f"{name} could not be downloaded to {folder.absolute()} ({' '.join(str(error).split())}); check the "
             "network, or copy the files there from another machine."

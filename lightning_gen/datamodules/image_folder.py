@@ -2,45 +2,68 @@
 
 from __future__ import annotations
 
-import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
-from lightning_gen.arguments import Count, Share, Size
-from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
+from lightning_gen.arguments import Count, Share, Sides, Size
+from lightning_gen.datamodules.base import Batch, ImageDataModule, Loading, Split, height_and_width
+from lightning_gen.datamodules.folders import (
+    Found,
+    Layout,
+    check_not_empty,
+    class_of,
+    draw_missing,
+    read_layout,
+    suffix_of,
+    walk,
+)
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+UNREAD = ("EPS", "MPEG")
+"""Formats that Pillow opens and cannot read: by a program that does what a file says, or their header alone."""
 
 
-class Picture(NamedTuple):
-    """A file, and the subfolder of its split that it lies in (empty if in none)."""
+def suffixes() -> set[str]:
+    """Of the files that Pillow reads as pictures here, in small letters."""
+    Image.init()
+    return {
+        suffix
+        for suffix, name in Image.registered_extensions().items()
+        if name in Image.OPEN and name not in UNREAD and not is_stub(Image.OPEN[name][0])
+    }
 
-    path: Path
-    class_name: str
+
+def is_stub(factory: object) -> bool:
+    """Whether a format of Pillow needs a reader that nobody has brought."""
+    return isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)
 
 
-def find_pictures(folder: Path) -> list[Picture]:
-    """Every image file in a folder and its subfolders, in alphabetical order; hidden ones are left out."""
-    found = []
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        inside = Path(parent).relative_to(folder).parts
-        found += [
-            Picture(Path(parent, name), inside[0] if inside else "")
-            for name in names
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
+def find_pictures(folder: Path, left_out: Counter[str] | None = None) -> list[Found]:
+    """Every picture in a folder and its subfolders, in alphabetical order; hidden ones are left out.
+
+    Args:
+        folder: where they are.
+        left_out: counts the files that are no pictures, by their suffix.
+    """
+    left_out, known, found = Counter() if left_out is None else left_out, suffixes(), []
+    for parent, names in walk(folder, left_out):
+        for path in (parent / name for name in names):
+            if path.suffix.lower() in known:
+                found.append(Found(path, class_of(path, folder)))
+            else:
+                left_out[suffix_of(path)] += 1
     return sorted(found)
 
 
@@ -60,10 +83,22 @@ def naming(path: Path) -> Iterator[None]:
 def upright(path: Path) -> Iterator[Image.Image]:
     """A picture turned as its EXIF data say, decoded; what cannot be is named."""
     with naming(path), Image.open(path) as picture:
-        turned = ImageOps.exif_transpose(picture)
+        turned = as_it_looks(picture)
         turned.load()
     with naming(path):
         yield turned
+
+
+def as_it_looks(picture: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF data say."""
+    return ImageOps.exif_transpose(with_depth(picture))
+
+
+def with_depth(picture: Image.Image) -> Image.Image:
+    """The grey values of a 16-bit PGM as such: Pillow opens them as if they were of 32 bits, scaled to 65535."""
+    if picture.mode == "I" and picture.format == "PPM":
+        return Image.fromarray(np.asarray(picture).astype(np.uint16))
+    return picture
 
 
 def check_header(path: Path) -> None:
@@ -79,27 +114,33 @@ def channels_of(picture: Image.Image) -> Literal[1, 3]:
 
 def as_8_bit(picture: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     """Convert pixels of any kind to 8-bit grey or colour; what is transparent shows white."""
+    picture = with_depth(picture)
     if picture.mode.startswith(("I", "F")):  # Here Pillow would clip at 255 instead of scaling.
         values = np.asarray(picture, dtype=np.float64)
-        if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError("pixels of 32 bits have no known range, save it with 8 or 16 bits")
-        picture = Image.fromarray((values / 257).round().astype(np.uint8))  # 65535 is 255 * 257.
+        if picture.mode.startswith("I;16"):
+            values = values / 257  # 65535 is 255 * 257.
+        elif picture.mode == "F" or values.min() < 0 or values.max() > 255:
+            raise ValueError(
+                f"pixels of 32 bits, here from {values.min():g} to {values.max():g}, have no known range but 0 to 255 "
+                "in integers, save it with 8 or 16 bits"
+            )
+        picture = Image.fromarray(values.round().astype(np.uint8))
     elif picture.has_transparency_data:
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture.convert("RGBA"))
     return picture.convert(mode)
 
 
-def read_picture(path: Path, image_size: int, channels: int) -> Tensor:
-    """Read an image: turned upright as its EXIF data say, shorter side resized, centre cropped.
+def read_picture(path: Path, image_size: Sides, channels: int) -> Tensor:
+    """Read an image: turned upright as its EXIF data say, resized, with what is too much cropped on both sides.
 
     Args:
         path: an image file.
-        image_size: side of the result in pixels.
+        image_size: side, or height and width, of the result in pixels.
         channels: 1 for grey, 3 for colour.
 
     Returns:
-        uint8, `(channels, image_size, image_size)`.
+        uint8, `(channels, H, W)`.
 
     Raises:
         DataError: if it cannot be decoded, naming the file.
@@ -107,15 +148,17 @@ def read_picture(path: Path, image_size: int, channels: int) -> Tensor:
     with naming(path), Image.open(path) as picture:
         # A JPEG is decoded at a fraction of its size, but not under twice ours: seven times as fast for a photograph
         # of 12 megapixels.
-        picture.draft(None, (2 * image_size, 2 * image_size))
-        return as_square(ImageOps.exif_transpose(picture), image_size, channels)
+        side = 2 * max(height_and_width(image_size))
+        picture.draft(None, (side, side))
+        return fitted(as_it_looks(picture), image_size, channels)
 
 
-def as_square(picture: Image.Image, image_size: int, channels: int) -> Tensor:
-    """A picture's largest centred square, resized, as uint8 `(channels, image_size, image_size)`."""
+def fitted(picture: Image.Image, image_size: Sides, channels: int) -> Tensor:
+    """The largest centred part of a picture that has the proportions asked for, resized: uint8 `(channels, H, W)`."""
     pixels = as_8_bit(picture, "L" if channels == 1 else "RGB")
-    square = ImageOps.fit(pixels, (image_size, image_size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(square)).view(image_size, image_size, channels).permute(2, 0, 1)
+    height, width = height_and_width(image_size)
+    part = ImageOps.fit(pixels, (width, height), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(part)).view(height, width, channels).permute(2, 0, 1)
 
 
 class PictureDataset(Dataset[Batch]):
@@ -124,13 +167,13 @@ class PictureDataset(Dataset[Batch]):
     Args:
         paths: the files.
         labels: `(N,)`, or None.
-        image_size: side in pixels.
+        image_size: side, or height and width, in pixels.
         channels: 1 for grey, 3 for colour.
         flip: mirror each picture left to right half of the time, from the global random stream.
     """
 
     def __init__(
-        self, paths: Sequence[Path], labels: Tensor | None, image_size: int, channels: int, flip: bool
+        self, paths: Sequence[Path], labels: Tensor | None, image_size: Sides, channels: int, flip: bool
     ) -> None:
         self.paths = paths
         self.labels = labels
@@ -159,17 +202,22 @@ class PictureDataset(Dataset[Batch]):
 class ImageFolderDataModule(ImageDataModule):
     """Pictures of any size, grey or colour, from a folder and its subfolders.
 
-    If the folder has a subfolder `train`, its subfolders `train`, `val` and `test` are the splits; whichever of the
-    last two is missing, and both where there is no `train`, is drawn from the training pictures, always alike for the
-    same file names. If every picture lies in a subfolder of its split, and there are two or more such subfolders, these
-    are classes, numbered in alphabetical order.
+    If the folder has a subfolder `train` and one of `val` and `test`, or no other, these are the splits, in any case
+    and by their other names (`training`, `valid`, `validation`, `dev`, `testing`); whichever of the last two is
+    missing, and both where there is no `train`, is drawn from the training pictures, always alike for the same file
+    names. If the pictures lie in two or more subfolders of their splits, these are classes, numbered in alphabetical
+    order. A few that lie beside these, fewer than the smallest class has, are left out. A line before training says
+    what was found.
+
+    Every format is read that Pillow reads. Links are followed, but not back to where the data have been read.
 
     Every file's header is checked before training starts. Damage further on in a file is found when it is read, and
     stops the run with the file's name.
 
     Args:
         root: the folder.
-        image_size: side of the square pictures in pixels: the shorter side is resized to it, the longer one cropped.
+        image_size: side of square pictures in pixels, or height and width: what is too long by these proportions is
+            cropped on both sides, and the rest resized.
         channels: 3 for colour, 1 for grey.
         batch_size: images a batch, on each rank.
         num_workers: processes that read and decode.
@@ -179,15 +227,18 @@ class ImageFolderDataModule(ImageDataModule):
         flip: mirror each training picture left to right half of the time.
         skip_corrupt: leave out files that cannot be decoded, with one warning that lists them; every file is decoded
             once for this before training starts.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if an argument is out of range.
     """
 
+    rows_are = "pictures"
+
     def __init__(
         self,
         root: str,
-        image_size: Size = 64,
+        image_size: Sides = 64,
         channels: Literal[1, 3] = 3,
         batch_size: Size = 64,
         num_workers: Count = 0,
@@ -196,8 +247,9 @@ class ImageFolderDataModule(ImageDataModule):
         test_fraction: Share = 0.1,
         flip: bool = False,
         skip_corrupt: bool = False,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers, classes=classes)
+        super().__init__(root, batch_size, num_workers, classes=classes, **loading)
         if val_fraction + test_fraction >= 1:
             raise DataError(
                 f"val_fraction={val_fraction}, test_fraction={test_fraction}; expected shares that leave something to "
@@ -212,7 +264,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        return (self.channels, self.image_size, self.image_size)
+        return (self.channels, *height_and_width(self.image_size))
 
     @property
     def num_classes(self) -> int:
@@ -223,35 +275,22 @@ class ImageFolderDataModule(ImageDataModule):
     def draws(self) -> bool:
         return self.flip
 
-    @cached_property
+    @property
     def class_names(self) -> list[str]:
         """Names of the class subfolders; a label is a place in this list."""
-        names = sorted({picture.class_name for pictures in self._pictures.values() for picture in pictures})
-        return names if "" not in names and len(names) > 1 else []
+        return self._layout.class_names
 
     @cached_property
-    def _pictures(self) -> dict[Split, list[Picture]]:
+    def _layout(self) -> Layout:
         if not self.root.is_dir():
             raise DatasetNotFoundError(f"{self.root.absolute()} is not a folder; name a folder of pictures by root.")
-        folders: dict[Split, Path] = {"train": self.root}
-        if (self.root / "train").is_dir():
-            splits: tuple[Split, ...] = ("train", "val", "test")
-            folders = {split: self.root / split for split in splits if (self.root / split).is_dir()}
-        pictures = {split: find_pictures(folder) for split, folder in folders.items()}
-        rest = pictures["train"]
-        if not rest:
-            raise DatasetNotFoundError(
-                f"{folders['train'].absolute()} and its subfolders hold no pictures ({' '.join(SUFFIXES)})."
-            )
-        order = torch.randperm(len(rest), generator=torch.Generator().manual_seed(HELD_OUT_SEED)).tolist()
-        fractions: tuple[tuple[Split, float], ...] = (("val", self.val_fraction), ("test", self.test_fraction))
-        for split, fraction in fractions:
-            if split not in pictures:
-                size = round(fraction * len(rest))
-                pictures[split] = [rest[row] for row in order[:size]]
-                order = order[size:]
-        pictures["train"] = [rest[row] for row in order]
-        return pictures
+        layout = read_layout(self.root, find_pictures, self.rows_are, self.left_out)
+        check_not_empty(self.root, layout.splits["train"], "pictures", self.left_out)
+        return layout
+
+    @cached_property
+    def _pictures(self) -> dict[Split, list[Found]]:
+        return draw_missing(self._layout.splits, {"val": self.val_fraction, "test": self.test_fraction})
 
     def load(self) -> dict[Split, Dataset[Batch]]:
         corrupt = self._corrupt()
@@ -282,5 +321,6 @@ class ImageFolderDataModule(ImageDataModule):
                     raise
                 corrupt.append(path)
         if corrupt:
+            self.left_out["that cannot be read"] += len(corrupt)
             warnings.warn(f"Left out {len(corrupt)} unreadable pictures: {', '.join(map(str, corrupt))}", stacklevel=2)
         return set(corrupt)

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Size
-from lightning_gen.datamodules.base import Batch, Columns, ImageDataModule, Split
+from lightning_gen.datamodules.base import Batch, Columns, ImageDataModule, Loading, Split
 from lightning_gen.datamodules.files import fetch, read_arrays
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
@@ -112,6 +113,7 @@ class MNISTDataModule(ImageDataModule):
             `binarized_mnist_{train,valid,test}.amat` in the same folder. The published files hold no labels; those
             recovered in `recovered_mnist_index_and_label.npz`, which go with the packed file, are used where present.
         classes: keep only these digits.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if `train_size` is out of range, or not 50,000 with the fixed split.
@@ -126,8 +128,9 @@ class MNISTDataModule(ImageDataModule):
         train_size: Size = 50000,
         binarization: Literal["none", "dynamic", "fixed"] = "none",
         classes: list[int] | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers, download, classes)
+        super().__init__(root, batch_size, num_workers, download, classes, **loading)
         if train_size > 60000:
             raise DataError(f"train_size is {train_size}; MNIST has 1 to 60000 training images to give.")
         if binarization == "fixed" and train_size != 50000:

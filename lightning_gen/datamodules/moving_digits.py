@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Share, Size
-from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Split
+from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Loading, Split
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
 from lightning_gen.errors import DataError, DatasetNotFoundError
@@ -207,6 +208,7 @@ class MovingDigitsDataModule(ImageDataModule):
         num_workers: processes that draw clips.
         download: fetch MNIST if it is missing.
         classes: keep only these digits.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if a size or number is out of range.
@@ -228,8 +230,11 @@ class MovingDigitsDataModule(ImageDataModule):
         num_workers: Count = 0,
         download: bool = False,
         classes: list[int] | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers, download)  # The classes are the source's: clips have none.
+        super().__init__(
+            root, batch_size, num_workers, download, **loading
+        )  # The classes are the source's: clips have none.
         if digit_size > min(28, image_size):
             raise DataError(
                 f"digit_size is {digit_size} and image_size {image_size}; expected digits of 1 to 28 pixels that fit "

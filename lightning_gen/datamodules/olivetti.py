@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Size
-from lightning_gen.datamodules.base import Batch, ImageDataModule, Split
+from lightning_gen.datamodules.base import Batch, ImageDataModule, Loading, Split
 from lightning_gen.datamodules.files import read_mat
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
@@ -26,6 +27,7 @@ class OlivettiDataModule(ImageDataModule):
         batch_size: images a batch, on each rank.
         num_workers: processes that load; 0 is the fastest.
         classes: keep only these people.
+        loading: `drop_last` and `train_transform`, see `Loading`.
     """
 
     def __init__(
@@ -34,8 +36,9 @@ class OlivettiDataModule(ImageDataModule):
         batch_size: Size = 20,
         num_workers: Count = 0,
         classes: list[int] | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers, classes=classes)
+        super().__init__(root, batch_size, num_workers, classes=classes, **loading)
         self.path = self.root / "olivetti" / "olivettifaces.mat"
 
     @property

@@ -12,9 +12,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from typing_extensions import Unpack
 
-from lightning_gen.arguments import Count, Size
-from lightning_gen.datamodules.base import Batch, ImageDataModule, Split, as_is
+from lightning_gen.arguments import Count, Sides, Size
+from lightning_gen.datamodules.base import (
+    Batch,
+    ImageDataModule,
+    Loading,
+    Split,
+    as_is,
+    check_load_size,
+    cut_out_at,
+    height_and_width,
+)
+from lightning_gen.datamodules.folders import split_folders
 from lightning_gen.datamodules.image_folder import as_8_bit, find_pictures, upright
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
@@ -28,11 +39,12 @@ class Pair(NamedTuple):
     b: Path
 
 
-def pixels(picture: Image.Image, channels: int, size: int | None = None) -> Tensor:
-    """8-bit pixels `(channels, H, W)`, resized to a square if a size is given."""
+def pixels(picture: Image.Image, channels: int, size: Sides | None = None) -> Tensor:
+    """8-bit pixels `(channels, H, W)`, squeezed to a size if one is given."""
     picture = as_8_bit(picture, "L" if channels == 1 else "RGB")
-    if size is not None and picture.size != (size, size):
-        picture = picture.resize((size, size), Image.Resampling.BICUBIC)
+    height, width = (picture.height, picture.width) if size is None else height_and_width(size)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(picture)).view(picture.height, picture.width, channels).permute(2, 0, 1)
 
 
@@ -57,6 +69,15 @@ def read_pair(pair: Pair) -> tuple[Image.Image, Image.Image]:
     return a, b
 
 
+def cut_out(picture: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """A random part, `(C, *image_size)`, of a picture `(C, H, W)`; nothing is drawn if it is as large."""
+    height, width = image_size
+    if picture.shape[1:] == image_size:
+        return picture
+    ((top, left),) = cut_out_at(1, (picture.shape[1] - height, picture.shape[2] - width)).tolist()
+    return picture[:, top : top + height, left : left + width]
+
+
 class PairDataset(Dataset[Batch]):
     """Pairs read from files as they are needed, moved and mirrored together in training.
 
@@ -65,8 +86,8 @@ class PairDataset(Dataset[Batch]):
         reverse: the source is B.
         source_channels: 1 for grey, 3 for colour.
         channels: of the images to be made.
-        image_size: side of both in pixels.
-        load_size: side that they are resized to before a random square is cut out.
+        image_size: side, or height and width, of both in pixels.
+        load_size: what they are resized to before a random part is cut out.
         flip: mirror both left to right half of the time.
     """
 
@@ -76,16 +97,16 @@ class PairDataset(Dataset[Batch]):
         reverse: bool,
         source_channels: int,
         channels: int,
-        image_size: int,
-        load_size: int,
+        image_size: Sides,
+        load_size: Sides,
         flip: bool,
     ) -> None:
         self.pairs = pairs
         self.reverse = reverse
         self.source_channels = source_channels
         self.channels = channels
-        self.image_size = image_size
-        self.load_size = load_size
+        self.image_size = height_and_width(image_size)
+        self.load_size = height_and_width(load_size)
         self.flip = flip
 
     def __len__(self) -> int:
@@ -101,15 +122,13 @@ class PairDataset(Dataset[Batch]):
         return {"source": source, "image": image}
 
     def _read(self, pair: Pair) -> Tensor:
-        """Source and image on top of each other, `(source_channels + channels, image_size, image_size)`, uint8."""
+        """Source and image on top of each other, `(source_channels + channels, H, W)`, uint8."""
         a, b = read_pair(pair)
         source, image = (b, a) if self.reverse else (a, b)
         both = torch.cat(
             [pixels(source, self.source_channels, self.load_size), pixels(image, self.channels, self.load_size)]
         )
-        if margin := self.load_size - self.image_size:
-            top, left = torch.randint(margin + 1, (2,)).tolist()
-            both = both[:, top : top + self.image_size, left : left + self.image_size]
+        both = cut_out(both, self.image_size)
         return both.flip(-1) if self.flip and torch.rand(()) < 0.5 else both
 
 
@@ -137,41 +156,45 @@ class PairedImageDataModule(ImageDataModule):
 
     Two layouts are read. In the published one `root/{train,val,test}` hold files with A on the left and B on the right.
     In the other `root/a/{train,val,test}` and `root/b/{train,val,test}` (or capital letters) hold files with the same
-    names. A split without a folder is empty. Pictures are squeezed to squares, as the authors do.
+    names. Splits may have their other usual names (`validation`, ...). A split without a folder is empty. Pictures are
+    squeezed to their size, as the authors do.
 
     Args:
         root: the folder.
         direction: which of the two is the source.
-        image_size: side of the pictures in pixels.
-        load_size: training pictures are resized to this side and a random square of `image_size` is cut out of both at
-            the same place; no jitter if None or equal.
+        image_size: side of the pictures in pixels, or height and width.
+        load_size: training pictures are resized to this side, or height and width, and a random part of `image_size` is
+            cut out of both at the same place; no jitter if None or equal.
         source_channels: 3 for colour, 1 for grey.
         channels: of the images to be made.
         batch_size: pairs a batch, on each rank.
         num_workers: processes that read and decode.
         flip: mirror training pairs left to right half of the time.
         predict_dir: folder of sources to translate in `predict`, each in its own size; the test pairs if None.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if an argument is out of range.
     """
 
+    rows_are = "pairs"
+
     def __init__(
         self,
         root: str,
         direction: Literal["a_to_b", "b_to_a"] = "a_to_b",
-        image_size: Size = 256,
-        load_size: Size | None = 286,
+        image_size: Sides = 256,
+        load_size: Sides | None = 286,
         source_channels: Literal[1, 3] = 3,
         channels: Literal[1, 3] = 3,
         batch_size: Size = 1,
         num_workers: Count = 0,
         flip: bool = True,
         predict_dir: str | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers)
-        if load_size is not None and load_size < image_size:
-            raise DataError(f"load_size={load_size} is less than image_size={image_size}, which is cut out of it.")
+        super().__init__(root, batch_size, num_workers, **loading)
+        check_load_size(image_size, load_size or image_size)
         self.direction = direction
         self.image_size = image_size
         self.load_size = load_size or image_size
@@ -182,15 +205,15 @@ class PairedImageDataModule(ImageDataModule):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        return (self.channels, self.image_size, self.image_size)
+        return (self.channels, *height_and_width(self.image_size))
 
     @property
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"source": (self.source_channels, self.image_size, self.image_size)}
+        return {"source": (self.source_channels, *self.image_shape[1:])}
 
     @property
     def draws(self) -> bool:
-        return self.flip or self.load_size > self.image_size
+        return self.flip or self.load_size != self.image_size
 
     def setup(self, stage: str | None = None) -> None:
         """Load all splits, once; sources to predict need no pairs."""
@@ -202,9 +225,12 @@ class PairedImageDataModule(ImageDataModule):
         if not self.root.is_dir():
             raise DatasetNotFoundError(f"{self.root.absolute()} is not a folder; name a folder of pairs by root.")
         folders = next(((self.root / a, self.root / b) for a, b in ("ab", "AB") if (self.root / a).is_dir()), None)
-        pairs = {
-            split: self._side_by_side(split) if folders is None else self._parallel(*folders, split) for split in SPLITS
-        }
+        if folders is None:
+            side_by_side = split_folders(self.root)
+            pairs = {split: self._side_by_side(side_by_side.get(split)) for split in SPLITS}
+        else:
+            a, b = (split_folders(folder) if folder.is_dir() else {} for folder in folders)
+            pairs = {split: self._parallel(a.get(split), b.get(split)) for split in SPLITS}
         if not pairs["train"]:
             raise DatasetNotFoundError(
                 f"{self.root.absolute()} has no training pairs; expected files with both pictures side by side in "
@@ -212,16 +238,19 @@ class PairedImageDataModule(ImageDataModule):
             )
         return pairs
 
-    def _side_by_side(self, split: Split) -> list[Pair]:
-        return [Pair(picture.path, picture.path) for picture in find_pictures(self.root / split)]
+    def _side_by_side(self, folder: Path | None) -> list[Pair]:
+        found = [] if folder is None else find_pictures(folder, self.left_out)
+        return [Pair(picture.path, picture.path) for picture in found]
 
-    def _parallel(self, a: Path, b: Path, split: Split) -> list[Pair]:
+    def _parallel(self, *folders: Path | None) -> list[Pair]:
         sides = [
-            {
-                picture.path.relative_to(folder / split).with_suffix(""): picture.path
-                for picture in find_pictures(folder / split)
+            {}
+            if folder is None
+            else {
+                picture.path.relative_to(folder).with_suffix(""): picture.path
+                for picture in find_pictures(folder, self.left_out)
             }
-            for folder in (a, b)
+            for folder in folders
         ]
         if alone := sorted(sides[0].keys() ^ sides[1].keys()):
             path = sides[0].get(alone[0]) or sides[1][alone[0]]

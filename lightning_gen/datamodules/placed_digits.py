@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Share, Size
-from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, Columns, ImageDataModule, Split
+from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, Columns, ImageDataModule, Loading, Split
 from lightning_gen.datamodules.digits import DigitsDataModule
 from lightning_gen.datamodules.mnist import MNISTDataModule
 from lightning_gen.errors import DataError
@@ -89,6 +90,7 @@ class PlacedDigitsDataModule(ImageDataModule):
         num_workers: processes that load; 0 is the fastest.
         download: fetch MNIST if it is missing.
         classes: keep only these digits.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if a size or number is out of range.
@@ -106,8 +108,9 @@ class PlacedDigitsDataModule(ImageDataModule):
         num_workers: Count = 0,
         download: bool = False,
         classes: list[int] | None = None,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers, download, classes)
+        super().__init__(root, batch_size, num_workers, download, classes, **loading)
         if image_size < 16 or not 0.25 <= min_size <= max_size:
             raise DataError(
                 f"image_size={image_size}, min_size={min_size}, max_size={max_size}; expected at least 16 pixels, and "

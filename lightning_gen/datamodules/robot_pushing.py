@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
-from lightning_gen.arguments import Count, Share, Size
-from lightning_gen.datamodules.base import Batch, ImageDataModule, Split
-from lightning_gen.datamodules.image_folder import as_square
+from lightning_gen.arguments import Count, Share, Sides, Size
+from lightning_gen.datamodules.base import Batch, ImageDataModule, Loading, Split, height_and_width
+from lightning_gen.datamodules.image_folder import fitted
 from lightning_gen.datamodules.records import Record, bytes_of, find_records, floats_of, read_example, read_record
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
@@ -33,11 +34,11 @@ class PushClips(Dataset[Batch]):
     Args:
         records: the sequences.
         num_frames: of a clip.
-        image_size: side of a frame in pixels.
+        image_size: side of a frame in pixels, or height and width.
         anywhere: begin at a frame drawn from the global random stream, else at the first one.
     """
 
-    def __init__(self, records: Sequence[Record], num_frames: int, image_size: int, anywhere: bool) -> None:
+    def __init__(self, records: Sequence[Record], num_frames: int, image_size: Sides, anywhere: bool) -> None:
         self.records = records
         self.num_frames = num_frames
         self.image_size = image_size
@@ -68,10 +69,11 @@ class PushClips(Dataset[Batch]):
         return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
 
     def decode(self, jpeg: bytes) -> Tensor:
-        """A frame's largest centred square, resized, uint8 `(3, S, S)`."""
+        """A frame's largest centred part of its proportions, resized, uint8 `(3, H, W)`."""
         with Image.open(io.BytesIO(jpeg)) as picture:
-            picture.draft(None, (2 * self.image_size, 2 * self.image_size))  # A fraction of the work.
-            return as_square(picture, self.image_size, 3)
+            side = 2 * max(height_and_width(self.image_size))
+            picture.draft(None, (side, side))  # A fraction of the work.
+            return fitted(picture, self.image_size, 3)
 
 
 class RobotPushingDataModule(ImageDataModule):
@@ -83,12 +85,13 @@ class RobotPushingDataModule(ImageDataModule):
 
     Args:
         root: folder of the three folders; the environment variable LIGHTNING_GEN_DATA if None, else `./data`.
-        image_size: side of the square frames in pixels.
+        image_size: side of the square frames in pixels, or height and width.
         num_frames: of a clip, at most 20: anywhere in the first 20 of a sequence in training, else their beginning.
         novel: test on objects that training has not shown, else on others.
         val_fraction: share of the training sequences, the last ones, that validation gets.
         batch_size: clips a batch, on each rank.
         num_workers: processes that decode.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if an argument is out of range.
@@ -97,14 +100,15 @@ class RobotPushingDataModule(ImageDataModule):
     def __init__(
         self,
         root: str | None = None,
-        image_size: Size = 64,
+        image_size: Sides = 64,
         num_frames: Size = 12,
         novel: bool = False,
         val_fraction: Share = 0.05,
         batch_size: Size = 64,
         num_workers: Count = 0,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers)
+        super().__init__(root, batch_size, num_workers, **loading)
         if num_frames > USED_FRAMES or val_fraction == 1:
             raise DataError(
                 f"num_frames={num_frames}, val_fraction={val_fraction}; expected 1 to {USED_FRAMES} frames, and a "
@@ -117,7 +121,7 @@ class RobotPushingDataModule(ImageDataModule):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        return (3, self.num_frames, self.image_size, self.image_size)
+        return (3, self.num_frames, *height_and_width(self.image_size))
 
     @property
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -28,7 +28,7 @@ def stabilize(frames: Tensor) -> Tensor | None:
     and these are chained. What a frame does not show is taken from the one before, as laid over the first.
 
     Args:
-        frames: uint8, `(C, T, S, S)`; C is 1 or 3.
+        frames: uint8, `(C, T, H, W)`; C is 1 or 3.
 
     Returns:
         The same shape, or None if two frames cannot be matched or the camera turns away.
@@ -43,7 +43,7 @@ def stabilize(frames: Tensor) -> Tensor | None:
             "Videos are steadied by OpenCV; type: pip install 'lightning_gen[steady]', or give stabilize=false."
         ) from error
     sift, matcher = cv2.SIFT_create(), cv2.BFMatcher()
-    pictures = [np.ascontiguousarray(frame.numpy()) for frame in frames.permute(1, 2, 3, 0)]  # (S, S, C)
+    pictures = [np.ascontiguousarray(frame.numpy()) for frame in frames.permute(1, 2, 3, 0)]  # (H, W, C)
     size = frames.shape[-1], frames.shape[-2]
     steady: list[Any] = [pictures[0]]
     chain, before = np.eye(3), find_features(cv2, sift, pictures[0])

@@ -9,6 +9,8 @@ import torch
 from torch.utils.data import RandomSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from lightning_gen.datamodules.base import in_own_words
+
 
 class Order(RandomSampler):
     """Another order in each epoch, of which Lightning tells it; on ranks it puts a DistributedSampler in its place."""
@@ -30,4 +32,4 @@ class PlacedLoader(StatefulDataLoader):  # type: ignore[misc]
     """Begins its order with the first batch; Lightning begins before it tells a sampler the epoch."""
 
     def __iter__(self) -> Iterator[Any]:
-        yield from super().__iter__()
+        yield from in_own_words(super().__iter__())

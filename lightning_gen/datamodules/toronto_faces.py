@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Size
-from lightning_gen.datamodules.base import Batch, ImageDataModule, Split
+from lightning_gen.datamodules.base import Batch, ImageDataModule, Loading, Split
 from lightning_gen.datamodules.files import read_mat
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
@@ -27,15 +28,21 @@ class TorontoFacesDataModule(ImageDataModule):
         batch_size: images a batch, on each rank.
         num_workers: processes that load; 0 is the fastest.
         fold: which of the five, from 0.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if there is no such fold.
     """
 
     def __init__(
-        self, root: str | None = None, batch_size: Size = 100, num_workers: Count = 0, fold: Count = 0
+        self,
+        root: str | None = None,
+        batch_size: Size = 100,
+        num_workers: Count = 0,
+        fold: Count = 0,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers)
+        super().__init__(root, batch_size, num_workers, **loading)
         if fold >= 5:
             raise DataError(f"fold is {fold}; the Toronto faces have the folds 0 to 4.")
         self.fold = fold

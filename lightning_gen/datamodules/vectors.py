@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Size
-from lightning_gen.datamodules.base import Batch, ImageDataModule, Split
+from lightning_gen.datamodules.base import Batch, ImageDataModule, Loading, Split
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
 Name = Literal["adult", "connect4", "dna", "mushrooms", "nips-0-12", "ocr-letters", "rcv1", "web"]
@@ -84,15 +85,21 @@ class VectorDataModule(ImageDataModule):
         root: folder of the data; the environment variable LIGHTNING_GEN_DATA if None, else `./data`.
         batch_size: vectors a batch, on each rank.
         num_workers: processes that load; 0 is the fastest.
+        loading: `drop_last` and `train_transform`, see `Loading`.
 
     Raises:
         DataError: if there is no such set.
     """
 
     def __init__(
-        self, name: Name = "adult", root: str | None = None, batch_size: Size = 100, num_workers: Count = 0
+        self,
+        name: Name = "adult",
+        root: str | None = None,
+        batch_size: Size = 100,
+        num_workers: Count = 0,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, batch_size, num_workers)
+        super().__init__(root, batch_size, num_workers, **loading)
         self.name = name
         self.dim, *self.sizes = SIZES[name]
 

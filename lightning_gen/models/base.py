@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
 from lightning_gen._lightning import LightningModule, TrainingBatches, make_optimizers_again, pl, warn_of_mixture
@@ -36,6 +37,8 @@ NO_BATCH = (
     "There is no training batch: the data have no image, or, under drop_last=True, fewer than batch_size; give a "
     "smaller batch_size, or more images."
 )
+
+ENOUGH_ROWS = "give data.drop_last=true, or data.batch_size of at least 2 that leaves no single one."
 
 
 def as_batch(batch: Any) -> Batch:
@@ -174,6 +177,7 @@ class ImageModule(LightningModule):
         dtype: of the weights, and so of noise and of what a batch becomes.
         init_images: how many training images, at most, are looked at before training (see `FirstLook`).
         loaded_epoch: in which epoch, from 0, the checkpoint was written that this was loaded from.
+        smallest_batch: 2 where batch normalisation would make zero of a single training image.
     """
 
     image_shape: tuple[int, ...]
@@ -182,6 +186,7 @@ class ImageModule(LightningModule):
     _given: Set[str] = frozenset()
     init_images: int = 100_000
     loaded_epoch: int = 0
+    smallest_batch: int = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -245,6 +250,10 @@ class ImageModule(LightningModule):
         if self.training not in self.modes_checked:  # Once each: reading a range waits for the device.
             self.check_batch(batch)
             self.modes_checked.add(self.training)
+        if self.training and len(batch[self.data_key]) < self.smallest_batch:
+            raise DataError(
+                f"A batch of one {self._noun} was given, of which batch normalisation makes zero; {ENOUGH_ROWS}"
+            )
         return batch
 
     def check_batch(self, batch: Batch) -> None:
@@ -263,6 +272,29 @@ class ImageModule(LightningModule):
         if not (low >= 0 and high <= 1):  # NaN fails too.
             raise DataError(
                 f"Pixel values lie in [{low:g}, {high:g}]; expected floats in [0, 1] (divide 8-bit values by 255)."
+            )
+
+    @property
+    def _noun(self) -> str:
+        """What a batch has rows of, in messages."""
+        return "video" if self.data_key == "video" else "image"
+
+    def check_last_batch(self) -> None:
+        """Refuse an epoch whose last batch would be too small, where lengths are known, before the first one.
+
+        Raises:
+            DataError: if it would.
+        """
+        loader = self.trainer.train_dataloader
+        if not isinstance(loader, DataLoader) or loader.batch_size is None or loader.drop_last:
+            return
+        if isinstance(loader.dataset, IterableDataset) or self.trainer.num_training_batches < len(loader):
+            return
+        number = len(loader.sampler)  # type: ignore[arg-type]
+        if 0 < (number % loader.batch_size or loader.batch_size) < self.smallest_batch:
+            raise DataError(
+                f"{number:,} training {self._noun}s in batches of {loader.batch_size:,} leave a single one for the end "
+                f"of the epoch, of which batch normalisation in {type(self).__name__} makes zero; {ENOUGH_ROWS}"
             )
 
     def setup(self, stage: str) -> None:
@@ -355,7 +387,11 @@ class ImageModule(LightningModule):
     # What is saved and logged -------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """After a tuner make optimizers and schedules again: they hold the step size and the number of steps before."""
+        """Check the last batch, and after a tuner make optimizers and schedules again.
+
+        They hold the step size and the number of steps before.
+        """
+        self.check_last_batch()
         tuners = (pl.callbacks.LearningRateFinder, pl.callbacks.BatchSizeFinder)
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         if self.trainer.global_step == 0 and any(isinstance(callback, tuners) for callback in callbacks):

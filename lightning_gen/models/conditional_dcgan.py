@@ -21,7 +21,7 @@ from lightning_gen.arguments import Count, Decay, ImageShape, NonNegative, Size
 from lightning_gen.functional.adversarial import discriminator_loss, non_saturating_loss
 from lightning_gen.models.base import Condition
 from lightning_gen.models.conditional import ConditionalModule
-from lightning_gen.models.dcgan import DCGAN, MNISTDiscriminator, MNISTGenerator, check_several, make_plan
+from lightning_gen.models.dcgan import DCGAN, MNISTDiscriminator, MNISTGenerator, make_plan
 
 
 class ConditionalDCGAN(ConditionalModule, DCGAN):
@@ -80,7 +80,6 @@ class ConditionalDCGAN(ConditionalModule, DCGAN):
         optimizer_d, optimizer_g = self.optimizers()  # type: ignore[attr-defined]
         batch = self.as_batch(batch)
         images, y = batch["image"], self.embed(batch)
-        check_several(images)
 
         fake = self.generator(self.sample_latent(len(images)), y)
         loss_d = 2 * discriminator_loss(self.discriminator(images, y), self.discriminator(fake, y))

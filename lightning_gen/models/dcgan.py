@@ -193,15 +193,6 @@ class MNISTDiscriminator(nn.Module):
         return self.logit(beside(self.hidden(beside(images.flatten(1), y)), y))
 
 
-def check_several(images: Tensor) -> None:
-    """Refuse a batch of one image."""
-    if len(images) < 2:
-        raise DataError(
-            "A batch of one image was given, which batch normalisation makes zero of; give data.batch_size at least 2, "
-            "and one that does not leave a single image for the end of the epoch."
-        )
-
-
 class DCGAN(LinearDecay):
     """The convolutional adversarial nets of 2015, for square images of a side in `SIDES`.
 
@@ -231,6 +222,8 @@ class DCGAN(LinearDecay):
     Raises:
         DataError: if there is no network for such images.
     """
+
+    smallest_batch = 2
 
     def __init__(
         self,
@@ -288,7 +281,6 @@ class DCGAN(LinearDecay):
         """Update D on real and on generated images, which batch normalisation sees apart, then G on the latter."""
         optimizer_d, optimizer_g = self.optimizers()  # type: ignore[attr-defined]
         images = self.as_batch(batch)["image"]
-        check_several(images)
 
         fake = self.decode(self.sample_latent(len(images)))
         real_logits = self.discriminator(self.add_input_noise(images))

@@ -36,6 +36,8 @@ class DigitClassifier(ImageModule):
         DataError: if `image_shape` is another, or labels are missing or not in 0..9.
     """
 
+    smallest_batch = 2
+
     def __init__(
         self,
         image_shape: ImageShape = (1, 28, 28),

@@ -230,6 +230,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         CheckpointError: if the encoder cannot be had.
     """
 
+    smallest_batch = 2
     style_learned: Tensor
 
     def __init__(
@@ -395,11 +396,6 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         """Update D on right, wrong and generated pairs, and G on images of captions and of points between them."""
         batch = self.as_batch(batch)
         images, text = 2 * batch["image"] - 1, self.draw_text(batch, self.num_captions)
-        if len(images) < 2:
-            raise DataError(
-                "A batch of one image was given, which batch normalisation makes zero of; give data.batch_size at "
-                "least 2, and one that does not leave a single image for the end of the epoch."
-            )
         if not self.is_playing:
             return self.style_step(text)
         play = self.joint_losses if self.joint_normalization else self.separate_losses
@@ -464,7 +460,9 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
         if not self.is_playing:
             self.generator.eval()
 
-    on_train_start = on_train_epoch_start  # A run resumed within an epoch begins here.
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.on_train_epoch_start()  # A run resumed within an epoch begins here.
 
     def on_train_epoch_end(self) -> None:
         """Let the step sizes of the game fall, as long as it is played."""

@@ -316,6 +316,8 @@ class GAWWN(CaptionedModule, AdversarialModule):
         CheckpointError: if the encoder cannot be had.
     """
 
+    smallest_batch = 2
+
     def __init__(
         self,
         image_shape: ImageShape = (3, 128, 128),

@@ -247,6 +247,7 @@ class ImprovedGAN(LinearDecay):
         DataError: if `num_labels` is no multiple of `num_classes`, or the images are not 32 x 32 with `cifar10`.
     """
 
+    smallest_batch = 2
     labelled_images: Tensor
     labels: Tensor
     reference_z: Tensor
@@ -412,12 +413,6 @@ class ImprovedGAN(LinearDecay):
         """One update of the discriminator, then those of the generator, each on new noise."""
         optimizer_d, optimizer_g = self.optimizers()  # type: ignore[attr-defined]
         images = self.as_batch(batch)["image"]
-        if len(images) < 2:
-            raise DataError(
-                "ImprovedGAN normalises over the images of a batch and got a batch of 1; choose a batch_size that "
-                "leaves no single image at the end."
-            )
-
         loss_d = self.loss_d(images)
         self.step((optimizer_d, loss_d))
         for _ in range(self.hparams["generator_steps"]):

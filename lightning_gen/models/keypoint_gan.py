@@ -103,6 +103,7 @@ class KeypointGAN(CaptionedModule, AdversarialModule):
         CheckpointError: if the encoder cannot be had.
     """
 
+    smallest_batch = 2
     data_key = "keypoints"
     optional_condition_keys = ("keypoints",)
 

@@ -186,6 +186,7 @@ class VGAN(AdversarialModule):
         DataError: if there is no network for such videos.
     """
 
+    smallest_batch = 2
     data_key = "video"
 
     def __init__(
@@ -276,11 +277,6 @@ class VGAN(AdversarialModule):
         """Update D on real and on generated videos, which batch normalisation sees apart, then G on the latter."""
         optimizer_d, optimizer_g = self.optimizers()  # type: ignore[attr-defined]
         videos = 2 * self.as_batch(batch)["video"] - 1
-        if len(videos) < 2:
-            raise DataError(
-                "A batch of one video was given, which batch normalisation makes little of; give data.batch_size at "
-                "least 2, and one that does not leave a single video for the end of the epoch."
-            )
         still = videos[:, :, 0]
 
         streams = self.generator(still if self.conditional else self.sample_latent(len(videos)))

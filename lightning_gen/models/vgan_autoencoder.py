@@ -48,6 +48,7 @@ class VGANAutoencoder(VGAN):
         DataError: if there is no network for such videos, and in `fit`, if there are fewer videos than components.
     """
 
+    smallest_batch = 1
     weights: Tensor
     means: Tensor
     variances: Tensor

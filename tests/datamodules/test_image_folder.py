@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from lightning_gen.datamodules import ImageFolderDataModule
-from lightning_gen.datamodules.image_folder import read_picture
+from lightning_gen.datamodules.image_folder import read_picture, suffixes
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
 from .test_base import fit
@@ -49,6 +49,69 @@ def test_formats(tmp_path, suffix):
     write(tmp_path / f"a.{suffix}", (200, 40, 10))
     assert mean_color(tmp_path / f"a.{suffix}") == pytest.approx([200, 40, 10], abs=3)
     assert mean_color(tmp_path / f"a.{suffix}", 1) == pytest.approx([0.299 * 200 + 0.587 * 40 + 1.1], abs=3)
+
+
+def test_every_format_that_pillow_writes_and_reads(tmp_path):
+    assert {".png", ".jfif", ".jpe", ".jp2", ".tga", ".pcx", ".dib", ".ico", ".webp"} <= suffixes()
+    assert not {".pdf", ".eps", ".ps", ".mpg", ".h5", ".wmf", ".txt", ""} & suffixes()
+    picture, tried = Image.new("RGB", (64, 64), (200, 40, 10)), []
+    for suffix in sorted(suffixes()):
+        path = tmp_path / f"a{suffix}"
+        try:
+            picture.save(path)
+        except (KeyError, ValueError, OSError):  # Pillow does not write it, or not in colour.
+            path.unlink(missing_ok=True)
+            continue
+        expected = Image.open(path).convert("RGB").getpixel((32, 32))
+        assert mean_color(path) == pytest.approx(expected, abs=4), suffix
+        tried.append(suffix)
+    assert len(tried) > 30
+    assert len(paths(ImageFolderDataModule(tmp_path, image_size=8, val_fraction=0, test_fraction=0), "train")) == len(
+        tried
+    )
+
+
+def test_what_is_left_out_is_counted(tmp_path):
+    fill(tmp_path / "a", 10, "jfif")
+    fill(tmp_path / "b", 10)
+    for name in ("1.xyz", "2.XYZ", "notes"):
+        (tmp_path / "a" / name).write_text("none")
+    datamodule = ImageFolderDataModule(tmp_path, image_size=8)
+    assert sum(counts(datamodule)) == 20
+    assert datamodule.left_out == {".xyz": 2, "without suffix": 1}
+
+
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_one_line_before_training_says_what_was_found(tmp_path, caplog, stage):
+    for name in ("a", "b", "c"):
+        fill(tmp_path / name, 20)
+    for number in range(90):
+        (tmp_path / "a" / f"{number}.xyz").touch()
+    datamodule = ImageFolderDataModule(tmp_path, image_size=8)
+    with caplog.at_level("INFO"):
+        datamodule.setup(stage)
+    line = "48 training, 6 validation, 6 test pictures; 3 classes: a, b, c; left out: 90 .xyz"
+    assert [record.message for record in caplog.records] == ([line] if stage == "fit" else [])
+
+
+def test_32_bit_integers_are_taken_as_they_are(tmp_path):
+    for kind in (np.int32, np.uint32):
+        Image.fromarray(np.full((8, 8), 200, kind).astype(np.int32)).save(tmp_path / "a.tiff")
+        assert mean_color(tmp_path / "a.tiff", 1) == [200]
+    for value in (-1, 256, 70000):
+        Image.fromarray(np.full((8, 8), value, np.int32)).save(tmp_path / "b.tiff")
+        with pytest.raises(
+            DataError, match=rf"b\.tiff cannot be read.* here from {value} to {value}, have no known range"
+        ):
+            read_picture(tmp_path / "b.tiff", 8, 1)
+
+
+def test_a_pgm_of_16_bits_is_scaled(tmp_path):
+    """Pillow opens it in a mode of 32 bits."""
+    Image.fromarray(np.full((8, 8), 100, np.uint16)).save(tmp_path / "dark.pgm")
+    Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(tmp_path / "light.pgm")
+    assert mean_color(tmp_path / "dark.pgm", 1) == [0]
+    assert mean_color(tmp_path / "light.pgm", 1) == [255]
 
 
 def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
@@ -202,6 +265,8 @@ def test_class_subfolders_are_labels(tmp_path):
     fill(tmp_path / "dog" / "deeper", 2)
     fill(tmp_path / ".hidden", 3)
     fill(tmp_path / "dog" / ".cache", 3)
+    fill(tmp_path / "@eaDir" / "dog", 3)
+    fill(tmp_path / "__MACOSX", 3)
     write(tmp_path / "dog" / "._000.png")
     datamodule = ImageFolderDataModule(tmp_path, image_size=8)
     assert datamodule.num_classes == 3  # Before setup.
@@ -231,13 +296,97 @@ def test_classes_keep_their_numbers(tmp_path):
         ImageFolderDataModule(fill(tmp_path / "flat"), classes=[0]).setup()
 
 
-def test_pictures_beside_subfolders_are_no_classes(tmp_path):
+def counts(datamodule):
+    datamodule.setup()
+    return [len(datamodule.datasets[split]) for split in ("train", "val", "test")]
+
+
+def test_a_stray_picture_beside_class_folders_is_left_out(tmp_path):
     fill(tmp_path / "a", 5)
     fill(tmp_path / "b", 5)
     write(tmp_path / "loose.png")
-    assert ImageFolderDataModule(tmp_path).num_classes == 0
+    datamodule = ImageFolderDataModule(tmp_path, image_size=8)
+    assert datamodule.class_names == ["a", "b"]
+    assert sum(counts(datamodule)) == 10
+    assert datamodule.left_out == {"beside the folders of classes (loose.png)": 1}
     only = fill(tmp_path / "one" / "pictures", 5).parent
     assert ImageFolderDataModule(only).num_classes == 0
+
+
+def test_as_many_pictures_beside_subfolders_make_no_classes(tmp_path):
+    fill(tmp_path, 5)
+    fill(tmp_path / "a", 5)
+    fill(tmp_path / "b", 7)
+    datamodule = ImageFolderDataModule(tmp_path, image_size=8)
+    with pytest.warns(UserWarning, match=r"no classes: 5 pictures, such as .*000\.png, lie beside the folders a, b"):
+        assert datamodule.num_classes == 0
+    assert sum(counts(datamodule)) == 17
+
+
+def test_a_split_without_class_folders_keeps_its_pictures(tmp_path):
+    fill(tmp_path / "train" / "a", 10)
+    fill(tmp_path / "train" / "b", 10)
+    fill(tmp_path / "val", 2)
+    datamodule = ImageFolderDataModule(tmp_path, image_size=8, test_fraction=0)
+    with pytest.warns(UserWarning, match=r"no classes: 2 pictures, such as .*val.000\.png"):
+        assert datamodule.num_classes == 0
+    assert counts(datamodule) == [20, 2, 0]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "val", "test"),
+        ("Train", "Val", "Test"),
+        ("training", "valid", "testing"),
+        ("TRAIN", "validation", "test"),
+        ("train", "dev", "test"),
+    ],
+)
+def test_splits_by_all_their_names(tmp_path, names):
+    for name, number in zip(names, (12, 3, 5), strict=True):
+        fill(tmp_path / name, number)
+    datamodule = ImageFolderDataModule(tmp_path, image_size=8)
+    assert datamodule.num_classes == 0
+    assert counts(datamodule) == [12, 3, 5]
+    for name, split in zip(names, ("train", "val", "test"), strict=True):
+        assert all(path.startswith(f"{name}/") for path in paths(datamodule, split))
+
+
+@pytest.mark.parametrize(("folders", "classes"), [(("car", "plane", "train"), ["car", "plane", "train"])])
+def test_a_class_that_is_called_train(tmp_path, folders, classes):
+    for name in folders:
+        fill(tmp_path / name, 10)
+    datamodule = ImageFolderDataModule(tmp_path, image_size=8)
+    assert datamodule.class_names == classes
+    assert counts(datamodule) == [24, 3, 3]
+
+
+def test_other_folders_and_pictures_beside_splits_are_left_out_and_said(tmp_path):
+    for name in ("train", "test", "samples"):
+        fill(tmp_path / name, 10)
+    write(tmp_path / "logo.png")
+    datamodule = ImageFolderDataModule(tmp_path, image_size=8)
+    assert counts(datamodule) == [9, 1, 10]
+    assert datamodule.left_out == {"in samples": 10, ".png beside train": 1}
+
+
+def test_folders_without_pictures_make_no_class_of_train(tmp_path):
+    fill(tmp_path / "train", 10)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("none")
+    assert ImageFolderDataModule(tmp_path, image_size=8).num_classes == 0
+
+
+def test_splits_that_cannot_be_told_are_refused(tmp_path):
+    fill(tmp_path / "val", 3)
+    fill(tmp_path / "Test", 3)
+    with pytest.raises(DataError, match=r"has Test and val, and no folder train to train on; name one so"):
+        ImageFolderDataModule(tmp_path).setup()
+    fill(tmp_path / "train", 3)
+    fill(tmp_path / "valid", 3)
+    with pytest.raises(DataError, match=r"val and valid in .* are both the val split; remove one"):
+        ImageFolderDataModule(tmp_path).setup()
 
 
 def test_split_folders_are_used(tmp_path):
@@ -296,7 +445,7 @@ def test_missing_folder(tmp_path):
 
 def test_folder_without_pictures(tmp_path):
     (tmp_path / "notes.txt").write_text("none")
-    with pytest.raises(DatasetNotFoundError, match=r"hold no pictures \(.*\.png") as error:
+    with pytest.raises(DatasetNotFoundError, match=r"hold no pictures \(left out: 1 \.txt\)\.") as error:
         ImageFolderDataModule(tmp_path).setup()
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -371,3 +520,21 @@ def test_linked_folders_are_followed(tmp_path):
     (tmp_path / "root" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     assert len(paths(ImageFolderDataModule(tmp_path / "root", val_fraction=0, test_fraction=0), "train")) == 4
     shutil.rmtree(tmp_path / "root")
+
+
+def test_links_back_are_not_followed(tmp_path):
+    """To the folder itself, its parent, a parent on the way, and from one class to another that comes later."""
+    root = tmp_path / "root"
+    fill(root / "cat", 5)
+    fill(root / "dog" / "deep", 6)
+    fill(tmp_path / "beside", 7)
+    links = {"loop": root, "cat/up": root, "cat/over": root / "dog", "a": root / "dog" / "deep", "cat/out": tmp_path}
+    for name, target in links.items():
+        (root / name).symlink_to(target, target_is_directory=True)
+    datamodule = ImageFolderDataModule(root, image_size=8, val_fraction=0, test_fraction=0)
+    assert datamodule.class_names == ["cat", "dog"]
+    assert paths(datamodule, "train") == {
+        *(f"cat/{i:03d}.png" for i in range(5)),
+        *(f"dog/deep/{i:03d}.png" for i in range(6)),
+    }
+    assert datamodule.left_out == {"link to a folder that is read already": 5}

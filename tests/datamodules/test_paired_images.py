@@ -55,6 +55,16 @@ def test_the_direction_says_which_is_the_source(folder: Path, direction: str) ->
     assert data.val_dataloader() == []
 
 
+def test_splits_by_their_other_names(folder: Path) -> None:
+    for path in [folder, folder / "A", folder / "B"]:
+        if (path / "train").is_dir():
+            (path / "train").rename(path / "Training")
+            (path / "test").rename(path / "TEST")
+    data = PairedImageDataModule(str(folder), image_size=64, load_size=None)
+    data.setup()
+    assert {split: len(dataset) for split, dataset in data.datasets.items()} == {"train": 3, "val": 0, "test": 2}
+
+
 def test_both_are_moved_and_mirrored_together(folder: Path) -> None:
     """Red and green of both pictures are the same coordinates, wherever they were cut out."""
     torch.manual_seed(0)

@@ -2,6 +2,8 @@
 
 import hashlib
 from io import BytesIO
+from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -147,12 +149,65 @@ def test_lsun_is_read_from_its_database(tmp_path):
         path.chmod(0o755)
 
 
+def test_svhn_is_downloaded_whole_or_not_at_all(svhn, tmp_path_factory, monkeypatch):
+    """torchvision checks the sums of what it fetches; here its fetching copies files made before."""
+    root = tmp_path_factory.mktemp("empty") / "below"
+
+    def copy(url, folder, filename, md5):
+        Path(folder, filename).write_bytes((svhn / filename).read_bytes())
+
+    monkeypatch.setattr("torchvision.datasets.svhn.download_url", copy)
+    datamodule = TorchvisionDataModule("svhn", 32, root, val_size=6, download=True)
+    datamodule.prepare_data()
+    assert sorted(path.name for path in root.iterdir()) == ["test_32x32.mat", "train_32x32.mat"]
+    assert sorted(reds(datamodule, "train") + reds(datamodule, "val")) == list(range(20))
+
+    def fail(*arguments):
+        raise AssertionError("it is there already")
+
+    monkeypatch.setattr("torchvision.datasets.svhn.download_url", fail)
+    TorchvisionDataModule("svhn", 32, root, download=True).prepare_data()
+
+
+@pytest.mark.parametrize("name", ["svhn", "stl10", "celeba", "lsun", "imagenet"])
+def test_without_a_network_a_download_is_one_line(name, tmp_path, monkeypatch):
+    def refuse(*arguments, **settings):
+        raise URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("torchvision.datasets.celeba.download_file_from_google_drive", refuse)
+    what = "could not be downloaded" if name in ("svhn", "stl10", "celeba") else "or get it from https"
+    with pytest.raises(DatasetNotFoundError, match=what) as error:
+        TorchvisionDataModule(name, root=tmp_path, download=True).prepare_data()
+    assert "\n" not in str(error.value)
+    assert str(tmp_path) in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_damaged_picture_is_named_first(tmp_path, num_workers):
+    lmdb = pytest.importorskip("lmdb", reason="lmdb is not installed")
+    file = BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file, "jpeg")
+    for split in ("train", "val"):
+        with (
+            lmdb.open(str(tmp_path / f"bedroom_{split}_lmdb"), map_size=2**24) as database,
+            database.begin(write=True) as t,
+        ):
+            for number in range(3):
+                t.put(f"k{number}".encode(), file.getvalue()[: 1000 if number == 1 else None])
+    datamodule = TorchvisionDataModule("lsun", 32, tmp_path, val_size=0, num_workers=num_workers)
+    with pytest.raises(DataError, match=r"^\S*bedroom_val_lmdb under the key k1 cannot be read as a picture") as error:
+        list(datamodule.test_dataloader())
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("svhn", "datasets import SVHN as D"),
-        ("stl10", "datasets import STL10 as D"),
-        ("celeba", "datasets import CelebA as D"),
+        ("svhn", "give --data.download true"),
+        ("stl10", "give --data.download true"),
+        ("celeba", "give --data.download true"),
         ("lsun", r"bedroom_train_lmdb.data\.mdb.*https://www\.yf\.io/p/lsun"),
         ("imagenet", r"ILSVRC2012.*https://image-net\.org, on request"),
     ],

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from lightning_gen.datamodules import VideoFolderDataModule
-from lightning_gen.datamodules.video_folder import read_clips, read_stacked, read_video
+from lightning_gen.datamodules.video_folder import at_rate, read_clips, read_frames, read_stacked, read_video
 from lightning_gen.errors import DataError, DatasetNotFoundError
 
 av = pytest.importorskip("av", reason="PyAV writes the files; pip install 'lightning_gen[video]'")
@@ -72,6 +72,152 @@ def test_frames_are_the_nearest_in_time(rate: float, expected: list[int], tmp_pa
         assert levels_of(clip) == expected
     else:  # Frame k / 2 of a rate that was doubled, rounded to even.
         assert all(abs(a - b) <= 10 for a, b in zip(levels_of(clip), expected, strict=True))
+
+
+def test_times_count_and_not_numbers(tmp_path: Path) -> None:
+    """A recorder that took five frames within half a second, and ten more 0.4 seconds apart."""
+    levels, times = RAMP[:15], [0.1 * k for k in range(5)] + [1 + 0.4 * k for k in range(10)]
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream: Any = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for level, time in zip(levels, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * time), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    video = read_video(tmp_path / "a.mkv", 16, 3)
+    assert video.times is not None
+    assert video.times.tolist() == pytest.approx(times, abs=2e-3)
+    asked = np.arange(10) / 2 + 0.05  # Away from the middle between two frames.
+    moved = video._replace(times=torch.cat([video.times[:1], video.times[1:] - 0.05]))
+    nearest = [levels[int(np.abs(np.array(times) - second).argmin())] for second in asked[1:9]]
+    assert levels_of(at_rate(moved, 2.0).pixels)[1:] == nearest
+
+
+def turned(path: Path, matrix: list[int]) -> None:
+    """Write the matrix by which a film in MP4 is to be turned into its header."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40
+    for place, number in zip((0, 4, 12, 16), matrix, strict=True):
+        data[start + place : start + place + 4] = (number * 65536).to_bytes(4, "big", signed=True)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),
+    [([1, 0, 0, 1], (0, 0)), ([0, 1, -1, 0], (0, 1)), ([-1, 0, 0, -1], (1, 1)), ([0, -1, 1, 0], (1, 0))],
+)
+def test_films_are_turned_upright(matrix: list[int], corner: tuple[int, int], tmp_path: Path) -> None:
+    """The upper left corner is light; turned by a quarter to the right, as phones write, it is the upper right one."""
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    pixels[:24, :32] = 200
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream: Any = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    turned(tmp_path / "a.mp4", matrix)
+    size = (48, 64) if matrix[0] else (64, 48)
+    video = read_video(tmp_path / "a.mp4", size, 1).pixels[0, 0].float()
+    assert video.shape == size
+    light = {
+        (row, column)
+        for row, half in enumerate(video.chunk(2, 0))
+        for column, quarter in enumerate(half.chunk(2, 1))
+        if quarter.mean() > 100
+    }
+    assert light == {corner}
+
+
+def test_hidden_files_links_and_what_is_no_video_are_passed_over(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / ".Trash").mkdir(parents=True)
+    (root / "clips.mp4").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    for path in (root / "a.avi", root / ".Trash/b.avi", tmp_path / "elsewhere/c.mkv", root / "clips.mp4/d.avi"):
+        write_video(path, RAMP)
+    (root / "._a.avi").write_bytes(b"resource fork")
+    (root / "index.ts").write_text("export default 1")
+    (root / "notes.txt").write_text("none")
+    np.savez(root / "poses.npz", poses=np.zeros(3))
+    (root / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (root / "link2").symlink_to(root, target_is_directory=True)
+    data = VideoFolderDataModule(str(root), num_frames=20, **WHOLE)
+    with pytest.warns(UserWarning, match="no classes: 1 videos"):  # One in each place.
+        assert len(all_of(data)) == 3
+    assert sorted(Path(video.name).name for video in data.datasets["train"].videos) == ["a.avi", "c.mkv", "d.avi"]
+    assert data.left_out == {".ts": 1, ".txt": 1, ".npz": 1, "link to a folder that is read already": 1}
+
+
+def test_class_folders_are_labels(tmp_path: Path) -> None:
+    for name, number in (("run", 2), ("jump", 3)):
+        (tmp_path / name).mkdir()
+        for k in range(number):
+            write_video(tmp_path / name / f"{k}.avi", RAMP if name == "run" else RAMP[::-1])
+    data = VideoFolderDataModule(str(tmp_path), num_frames=20, **WHOLE)
+    assert data.class_names == ["jump", "run"]  # Before setup.
+    assert (data.num_classes, data.condition_shapes["label"]) == (2, ())
+    data.setup()
+    batch = data.datasets["train"].__getitems__(range(5))
+    assert [levels_of(video)[0] == 10 for video in batch["video"]] == [label == 1 for label in batch["label"].tolist()]
+    assert sorted(batch["label"].tolist()) == [0, 0, 0, 1, 1]
+    assert len(all_of(VideoFolderDataModule(str(tmp_path), num_frames=20, classes=[1], **WHOLE))) == 2
+    assert data.summary == "5 training, 0 validation, 0 test clips; 2 classes: jump, run"
+
+
+def test_split_folders_are_no_classes(tmp_path: Path) -> None:
+    for name, levels in (("Train", RAMP), ("validation", RAMP[::-1])):
+        (tmp_path / name).mkdir()
+        for k in range(4):
+            write_video(tmp_path / name / f"{k}.avi", levels)
+    data = VideoFolderDataModule(str(tmp_path), image_size=16, num_frames=20, test_fraction=0.25)
+    data.setup()
+    assert data.num_classes == 0
+    assert {split: len(dataset) for split, dataset in data.datasets.items()} == {"train": 3, "val": 4, "test": 1}
+    assert {levels_of(clip["video"])[0] for clip in (data.datasets["val"][k] for k in range(4))} == {200}
+
+
+def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
+    for name in ("a/one", "a/two", "b/three"):
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(12):
+            Image.new("RGB", (20, 16), (10 * number,) * 3).save(tmp_path / name / f"frame{number}.png")
+    data = VideoFolderDataModule(str(tmp_path), num_frames=12, **WHOLE)
+    assert data.class_names == ["a", "b"]
+    assert [levels_of(clip) for clip in all_of(data)] == [list(range(0, 120, 10))] * 3
+    assert len(all_of(VideoFolderDataModule(str(tmp_path / "a/one"), num_frames=4, **WHOLE))) == 3
+    Image.new("RGB", (16, 20)).save(tmp_path / "a/one/frame12.png")
+    with pytest.raises(DataError, match=r"frame12\.png has 16 x 20 pixels, and the first frame beside it 20 x 16"):
+        read_frames(tmp_path / "a/one", 16, 3)
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "mp4", "mov", "webm"])
+@pytest.mark.parametrize("kept", [0.5, 0.95])
+def test_cut_files_are_named(suffix: str, kept: float, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "webm":
+        write_video(tmp_path / "a.mkv", RAMP)
+        (tmp_path / "a.mkv").rename(path)
+    else:
+        write_video(path, RAMP)
+    assert read_video(path, 16, 3).pixels.shape[1] == 20
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(DataError, match=rf"a\.{suffix} is cut: it has [\d,]+ bytes of at least [\d,]+; copy it"):
+        VideoFolderDataModule(str(tmp_path), **WHOLE).setup()
+
+
+def test_frames_that_are_no_squares(tmp_path: Path) -> None:
+    """The middle of 64 x 48 pixels in other proportions: wide clips are cropped in height, high ones in width."""
+    write_video(tmp_path / "a.avi", RAMP)
+    for size in ([8, 16], [24, 12]):
+        data = VideoFolderDataModule(str(tmp_path), num_frames=20, **WHOLE | {"image_size": size})
+        (clip,) = all_of(data)
+        assert clip.shape == data.video_shape == (3, 20, *size)
+        assert data.condition_shapes["image"] == (3, *size)
+        assert levels_of(clip) == RAMP
 
 
 def test_a_wide_frame_is_cropped_to_its_centre(tmp_path: Path) -> None:
@@ -177,7 +323,7 @@ def test_frames_of_different_sizes_are_refused(tmp_path: Path) -> None:
 def test_missing_folders_and_wrong_numbers_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"There is no .*nowhere"):
         VideoFolderDataModule(str(tmp_path / "nowhere")).setup()
-    with pytest.raises(DatasetNotFoundError, match="holds no videos"):
+    with pytest.raises(DatasetNotFoundError, match="hold no videos"):
         VideoFolderDataModule(str(tmp_path)).setup()
     with pytest.raises(DatasetNotFoundError, match="There is no list"):
         VideoFolderDataModule(str(tmp_path), list_file="list.txt").setup()
