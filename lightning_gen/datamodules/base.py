@@ -64,6 +64,17 @@ class Loading(TypedDict, total=False):
     train_transform: Callable[..., Any] | None
 
 
+def data_folder(root: str | Path | None) -> Path:
+    """Where data lie: a given folder, else that of the environment variable LIGHTNING_GEN_DATA, else `./data`.
+
+    With the variable `data/facades`, as recipes have it, is the folder `facades` in its own, unless it is here.
+    """
+    path, own = Path(root or "data").expanduser(), os.environ.get("LIGHTNING_GEN_DATA")
+    if not own or path.is_absolute() or path.parts[:1] != ("data",) or (root and path.exists()):
+        return path
+    return Path(own, *path.parts[1:]).expanduser()
+
+
 def height_and_width(size: Sides) -> tuple[int, int]:
     """Both sides of pictures, of which one is enough for squares."""
     height, width = size if isinstance(size, Sequence) else (size, size)
@@ -186,7 +197,7 @@ class ImageDataModule(LightningDataModule):
     and passes on those below; all of them become hyper-parameters, so that a checkpoint rebuilds the data module.
 
     Args:
-        root: folder of the data; the environment variable LIGHTNING_GEN_DATA if None, else `./data`.
+        root: folder of the data; the environment variable LIGHTNING_GEN_DATA if None, else `./data` (`data_folder`).
         batch_size: images a batch, on each rank.
         num_workers: processes that load; 0 loads in the main one, the fastest for what is held in memory.
         download: fetch what is missing.
@@ -218,7 +229,7 @@ class ImageDataModule(LightningDataModule):
             train_transform = made_again(train_transform)
         # Not to the logger, which refuses a model and data that have an argument of the same name but another value.
         self.save_hyperparameters(logger=False)
-        self.root = Path(root or os.environ.get("LIGHTNING_GEN_DATA") or "data").expanduser()
+        self.root = data_folder(root)
         self.batch_size = int(batch_size)  # torch's loader takes no NumPy number.
         self.num_workers = num_workers
         self.download = download

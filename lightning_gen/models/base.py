@@ -30,8 +30,8 @@ Condition = Mapping[str, Any]
 PIXELS = ("image", "video", "source")
 """The keys of batches and conditions that hold pixels in [0, 1]."""
 
-AT_ONCE = 1000
-"""How many samples are drawn together: what a network computes on its way takes many times the memory of the images."""
+AT_ONCE = 2**24
+"""Numbers in the images that are drawn together, 64 MiB: what a network computes on its way takes many times that."""
 
 NO_BATCH = (
     "There is no training batch: the data have no image, or, under drop_last=True, fewer than batch_size; give a "
@@ -509,19 +509,15 @@ class GenerativeModule(ImageModule):
         checked = self.check_condition(condition, num_samples, generator)
         check_memory("sample", num_samples * math.prod(self.image_shape), given)
         with self.evaluating(), torch.no_grad():
-            if num_samples <= AT_ONCE:
+            most = max(AT_ONCE // math.prod(self.image_shape), 1)
+            if num_samples <= most:
                 return self._sample(num_samples, checked, generator).float()
-            parts = [slice(start, start + AT_ONCE) for start in range(0, num_samples, AT_ONCE)]
-            return torch.cat(
-                [
-                    self._sample(
-                        min(part.stop, num_samples) - part.start,
-                        None if checked is None else {key: rows[part] for key, rows in checked.items()},
-                        generator,
-                    ).float()
-                    for part in parts
-                ]
-            )
+            images = []
+            for start in range(0, num_samples, most):
+                rows = slice(start, min(start + most, num_samples))
+                part = None if checked is None else {key: values[rows] for key, values in checked.items()}
+                images.append(self._sample(rows.stop - start, part, generator).float())
+            return torch.cat(images)
 
     @abstractmethod
     def _sample(self, num_samples: int, condition: Condition | None, generator: torch.Generator | None) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from lightning_gen.cli import main
-from lightning_gen.models import ACGAN, CGAN, VAE, Pix2Pix
+from lightning_gen.models import ACGAN, CGAN, VAE, Pix2Pix, base
 from tests.digits import quiet_trainer
 from tests.test_cli import one_line_error
 
@@ -190,7 +190,8 @@ for number in (150, 1500):
     assert many - few < 60
 
 
-def test_a_model_draws_many_in_parts_of_a_thousand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_draws_many_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "AT_ONCE", 16_000)  # A thousand of 4 x 4.
     model = CGAN(image_shape=(1, 4, 4), hidden_sizes=(4, 4, 8), maxout_units=(4, 4, 4)).eval()
     sizes: list[int] = []
     decode = model.generator.forward

@@ -22,6 +22,7 @@ from lightning_gen.datamodules import (
     FakeDataModule,
     ImageDataModule,
     ImageFolderDataModule,
+    MNISTDataModule,
     PairedImageDataModule,
     VideoFolderDataModule,
 )
@@ -333,3 +334,20 @@ def test_digits_say_what_they_are(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.message for record in caplog.records] == [
         "800 training, 100 validation, 100 test images; 10 classes"
     ]
+
+
+def test_recipes_find_their_data_in_the_folder_of_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIGHTNING_GEN_DATA", str(tmp_path / "mine"))
+    for root, expected in {
+        None: tmp_path / "mine",
+        "data": tmp_path / "mine",
+        "data/facades": tmp_path / "mine" / "facades",
+        "pictures": Path("pictures"),
+        "/data/facades": Path("/data/facades"),
+    }.items():
+        assert MNISTDataModule(root=root).root == expected
+    (tmp_path / "data" / "facades").mkdir(parents=True)
+    assert MNISTDataModule(root="data/facades").root == Path("data/facades")
+    monkeypatch.delenv("LIGHTNING_GEN_DATA")
+    assert MNISTDataModule().root == Path("data")
