@@ -388,9 +388,9 @@ def from_checkpoint(command: str, options: list[str]) -> list[str]:
         config["trainer"] = {key: run["trainer"].get(key) for key in keys}
         if command == "fit" and run.get("optimizer"):
             config["optimizer"] = run["optimizer"]
-        data = config.get("data", {}).get("init_args", {})
-        if "train_transform" in data:  # As the parser writes enums, and reads them.
-            data["train_transform"] = run["data"]["init_args"]["train_transform"]
+        arguments = config.get("data", {}).get("init_args", {})
+        if "train_transform" in arguments and isinstance(run.get("data"), dict):  # With enums as the parser has them.
+            arguments |= {k: v for k, v in run["data"].get("init_args", {}).items() if k == "train_transform"}
         check_class_paths(config)
     return [f"--config={yaml.safe_dump(config, default_flow_style=True, width=math.inf)}", *options]  # JSON has no inf.
 

@@ -140,7 +140,7 @@ def test_each_update_moves_one_network_alone() -> None:
 @pytest.mark.parametrize("number", [1, 5])
 def test_a_batch_of_one_is_refused(number: int) -> None:
     """Also at the end of the epoch: batch normalisation would make zero of it."""
-    with pytest.raises(DataError, match="batch of one image"):
+    with pytest.raises(DataError, match="leave a single one for the end of the epoch"):
         quiet_trainer(max_epochs=1).fit(small_dcgan(), batches_of(held_out_digits()[:number, :, 6:22, 6:22], 4))
 
 

@@ -197,7 +197,7 @@ def test_layers_slide_over_larger_videos() -> None:
 
 @pytest.mark.parametrize("number", [1, 5])
 def test_a_batch_of_one_is_refused(number: int) -> None:
-    with pytest.raises(DataError, match="batch of one video"):
+    with pytest.raises(DataError, match="training videos in batches of 4 leave a single one"):
         quiet_trainer(max_epochs=1).fit(small_vgan(), batches_of(scenes(number), 4))
 
 
