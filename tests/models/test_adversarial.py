@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gen._lightning import pl
 from lightning_gen.errors import DataError
-from lightning_gen.models import AdversarialModule
+from lightning_gen.models import GAN, AdversarialModule
 from lightning_gen.models.base import Condition
 from tests.digits import quiet_trainer
 
@@ -136,3 +136,13 @@ def test_parameters_with_one_gradient_are_not_changed_twice() -> None:
 def test_accumulating_no_batches_is_refused() -> None:
     with pytest.raises(DataError, match=r"accumulate_grad_batches=0; expected int >= 1\."):
         Duel(accumulate_grad_batches=0)
+
+
+def test_groups_of_older_checkpoints_began_with_the_models_step_size() -> None:
+    model = GAN(lr=0.25)
+    fresh: dict[str, Any] = {"lr": 0.5}  # As a schedule has left it, or another project has made it.
+    assert model.first_lr(fresh) == 0.5
+    model.current_epoch = 3
+    resumed: dict[str, Any] = {"lr": 0.1}
+    assert [model.first_lr(resumed), resumed["initial_lr"]] == [0.25, 0.25]
+    assert model.first_lr(fresh) == 0.5
