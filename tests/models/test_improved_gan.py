@@ -243,7 +243,7 @@ def test_wrong_settings_are_named(arguments: dict[str, Any], message: str) -> No
         ({"label": torch.arange(20) % 10}, 10, "got a label in 0 to 9; expected integers .* from -1 to 3"),
         ({"label": torch.arange(20) % 3}, 10, "Class 3 has 0 labelled training images, .* asks for 2 of each"),
         ({"label": torch.full((20,), -1)}, 10, "Class 0 has 0 labelled training images"),
-        ({"label": torch.arange(20) % 4}, 19, "got a batch of 1; choose a batch_size"),
+        ({"label": torch.arange(20) % 4}, 19, "A batch of one image was given"),
     ],
 )
 def test_wrong_data_are_named(data: dict[str, Tensor], batch_size: int, message: str) -> None:
