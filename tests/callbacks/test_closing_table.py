@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,11 @@ import rich
 
 from lightning_gen._lightning import pl
 from lightning_gen.callbacks import ClosingTable, SampleEvaluation, SampleGrid
+from lightning_gen.cli import main
+from lightning_gen.models import GenerativeModule
 from tests.callbacks.runs import MeanPixel, fit, small_gan
+from tests.digits import quiet_trainer
+from tests.tiny import TINY, tiny
 
 
 def run(folder: Path, epochs: int = 2, **arguments: Any) -> Any:
@@ -91,6 +96,44 @@ def test_a_model_without_figures_still_says_where_its_checkpoint_is(
     fit([ClosingTable(), save], small_gan, epochs=1, default_root_dir=tmp_path, enable_checkpointing=True)
     assert f"Checkpoint  {tmp_path / 'last.ckpt'}" in capsys.readouterr().out
     assert not (tmp_path / "figures.json").exists()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_next_command_runs_as_it_is_printed(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = tiny(name)
+    if not isinstance(model, GenerativeModule):
+        pytest.skip("cannot be sampled")
+    monkeypatch.chdir(tmp_path)
+    save = pl.callbacks.ModelCheckpoint("runs", save_last=True)
+    limits = {"limit_train_batches": 1, "limit_val_batches": 1, "num_sanity_val_steps": 0}
+    callbacks = [ClosingTable(), save]
+    trainer = quiet_trainer(max_epochs=1, callbacks=callbacks, enable_checkpointing=True, **limits)
+    trainer.fit(model, datamodule=data)
+    lines = capsys.readouterr().out.splitlines()
+    test, *samples = (line.removeprefix("Next").strip() for line in lines if "lightning-gen " in line)
+    assert test == "lightning-gen test --ckpt_path runs/last.ckpt"
+    assert len(samples) == model.can_sample  # One that trains in phases has nothing to show yet.
+    if not samples:
+        return
+    kind, *options = shlex.split(samples[0])[1:]
+    assert kind == "sample"
+    main([kind, *options, "--device", "cpu"])
+    assert Path(options[-1]).stat().st_size
+
+
+def test_after_a_test_the_test_is_not_proposed_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trainer, _ = run(tmp_path, epochs=1)
+    trainer.validate(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
+    capsys.readouterr()
+    last = Path("checkpoints", "last.ckpt")
+    trainer.test(trainer.lightning_module, datamodule=trainer.datamodule, ckpt_path=last, verbose=False)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "lightning-gen " in line]
+    assert line == f"Next        lightning-gen sample --ckpt_path {last} --num_samples 64 --output grid.png"
 
 
 def test_bars_and_table_share_a_terminal(tmp_path: Path) -> None:
