@@ -94,6 +94,42 @@ def end_order_of_epoch(checkpoint: dict[str, Any]) -> None:
         state["_iterator_finished"] = True
 
 
+def batches_done(trainer: Any) -> int:
+    """How many batches of this epoch have been trained on."""
+    return int(trainer.fit_loop.epoch_loop.batch_progress.current.processed)
+
+
+def between_epochs(trainer: Any, begun: bool) -> bool:
+    """Whether an epoch is at its end, all that comes after its batches too, and no batch of the next has begun.
+
+    Args:
+        trainer: in `fit`.
+        begun: whether an epoch that has started has also begun its first batch, which its progress does not say.
+    """
+    progress = trainer.fit_loop.epoch_progress.total
+    return progress.completed == progress.processed and not (begun and progress.started > progress.processed)
+
+
+def reset_batches(trainer: Any) -> None:
+    """Take back the start of an epoch without batches.
+
+    Lightning keeps the last epoch's count of batches until the first batch of the next, and a checkpoint from in
+    between would be taken for one at the end of that next epoch, which is then left out (of `_TrainingEpochLoop.reset`).
+    """
+    loop = trainer.fit_loop.epoch_loop
+    for progress in (loop.batch_progress, loop.scheduler_progress, loop.automatic_optimization.optim_progress):
+        progress.reset_on_run()
+    loop.val_loop.batch_progress.total.reset()
+    for progress in (trainer.fit_loop.epoch_progress.total, trainer.fit_loop.epoch_progress.current):
+        progress.ready = progress.started = progress.processed
+
+
+def is_of_whole_epochs(checkpoint: dict[str, Any]) -> bool:
+    """Whether a checkpoint was written at the end of an epoch, or between two."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["total"]
+    return bool(progress["ready"] == progress["processed"])
+
+
 def make_optimizers_again(trainer: Any) -> None:
     """Call `configure_optimizers` anew, as before training: a tuner leaves schedules as they were made before it."""
     trainer.strategy.setup_optimizers(trainer)

@@ -288,10 +288,9 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         except SystemExit as exit_:  # Lightning's own, after it has shut down.
             if not self.trainer.interrupted or not self.trainer.is_global_zero:
                 raise
-            folder = getattr(self.trainer.checkpoint_callback, "dirpath", None) or ""
-            newest = max(Path(folder).glob("*.ckpt"), key=os.path.getmtime, default=None) if folder else None
-            advice = f"go on with: lightning-gen fit --ckpt_path {newest}" if newest else "there is no checkpoint yet."
-            raise TrainingError(f"interrupted in epoch {self.trainer.current_epoch}; {advice}") from exit_
+            state = next(callback for callback in self.trainer.callbacks if isinstance(callback, RandomState))
+            advice = state.advice or f"in epoch {self.trainer.current_epoch}; there is no checkpoint yet."
+            raise TrainingError(f"interrupted {advice}") from exit_
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
         """Judge on the validation images."""
