@@ -114,7 +114,7 @@ def reset_batches(trainer: Any) -> None:
     """Take back the start of an epoch without batches.
 
     Lightning keeps the last epoch's count of batches until the first batch of the next, and a checkpoint from in
-    between would be taken for one at the end of that next epoch, which is then left out (of `_TrainingEpochLoop.reset`).
+    between would be taken for one at the end of that next epoch, which is then left out. As `_TrainingEpochLoop.reset`.
     """
     loop = trainer.fit_loop.epoch_loop
     for progress in (loop.batch_progress, loop.scheduler_progress, loop.automatic_optimization.optim_progress):

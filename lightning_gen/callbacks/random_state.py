@@ -104,7 +104,7 @@ class RandomState(Callback):
 
 
 def newest_of_whole_epochs(beside: Path) -> tuple[Path, int] | None:
-    """The newest other checkpoint in a file's folder that goes on bit for bit, as from an epoch's end, and the epoch."""
+    """The newest other checkpoint in a file's folder that is from an epoch's end, and which; it goes on bit for bit."""
     others = (path for path in beside.parent.glob("*.ckpt") if path != beside)
     for path in sorted(others, key=os.path.getmtime, reverse=True):
         try:

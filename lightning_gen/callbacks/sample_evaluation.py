@@ -15,6 +15,7 @@ from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.callbacks.base import (
     EvaluationCallback,
     Figure,
+    Labels,
     Stage,
     check_monitors,
     fresh_loader,
@@ -98,6 +99,9 @@ class SampleEvaluation(EvaluationCallback):
     On several ranks each draws its share. Every batch of samples has a generator of its own, so the same samples are
     drawn on any number of ranks (by a model without conditions that draws from that generator alone).
 
+    An extractor that is made for images of one kind (`FeatureExtractor.least_sure`) and is unsure of nearly all held-out
+    images judges nothing: its figures are left out, with one warning.
+
     Args:
         metrics: what to compute.
         num_samples: how many samples.
@@ -105,7 +109,8 @@ class SampleEvaluation(EvaluationCallback):
         every_n_epochs: epochs from one evaluation to the next; the first and the last are always evaluated.
         batch_size: samples drawn at a time.
         seed: of the samples, the same in each evaluation.
-        labels: sampled under in turn, so that each is as frequent; the conditions of the held-out images if None.
+        labels: sampled under in turn, so that each is as frequent, `all` for each class of the data; the conditions of
+            the held-out images if None.
         reference: the images that samples are compared with, `held_out`, or all of `train`, as in most published
             distances; then held-out images stand in the place of samples beside them. Scores that ask how far the model
             goes beyond its training images (`needs_held_out`) are of held-out images in any case.
@@ -123,7 +128,7 @@ class SampleEvaluation(EvaluationCallback):
         every_n_epochs: Size = 1,
         batch_size: Size = 250,
         seed: int = 0,
-        labels: list[int] | None = None,
+        labels: Labels | None = None,
         reference: Literal["held_out", "train"] = "held_out",
     ) -> None:
         check_arguments(SampleEvaluation.__init__, locals())
@@ -155,6 +160,8 @@ class SampleEvaluation(EvaluationCallback):
             metric.reset()
         self._held_out: dict[int, HeldOut] = {}
         self._reference_is_whole = False
+        self._num_sure: Tensor | int = 0  # of the held-out images, by the extractor
+        self._extractor_fits = True
         self._num_training = 0
         self._fitting = stage == "fit"
         if self._fitting:
@@ -178,6 +185,8 @@ class SampleEvaluation(EvaluationCallback):
         held_out.keep(self.conditions_of(pl_module, batch), len(images), self.num_samples)
         self._image_shape = tuple(images.shape[1:])
         samples = self._samples(images)
+        if samples.logits is not None:
+            self._num_sure = self._num_sure + (samples.logits.softmax(1).amax(1) > 0.9).sum()
         room = math.ceil(self.num_samples / trainer.world_size) - held_out.num_images
         for metric in held_out.metrics:
             if not self._is_of_training(metric):
@@ -192,6 +201,7 @@ class SampleEvaluation(EvaluationCallback):
 
     def _begin(self, trainer: Trainer, module: GenerativeModule) -> None:
         """The first batch of all: the other loaders have metrics of their own, so far without images."""
+        self._num_sure = 0
         if self.extractor is not None:
             self.extractor.to(module.device)
         for metric in self.metrics:
@@ -211,6 +221,7 @@ class SampleEvaluation(EvaluationCallback):
             held_out.num_images = int(trainer.strategy.reduce(count, reduce_op="sum"))
             self._conditions[held_out.dataloader_idx] = held_out.kept()
         self._reference_is_whole = True
+        self._check_extractor(trainer, module)
         metrics = [metric for held_out in self._held_out.values() for metric in held_out.metrics]
         looks_at_images = not all(metric.needs_features for metric in metrics)
         if trainer.testing and looks_at_images and (loader := fresh_loader(trainer, "val")) is not None:
@@ -232,6 +243,25 @@ class SampleEvaluation(EvaluationCallback):
             for held_out, found in zip(self._held_out.values(), scores, strict=True):
                 held_out.real |= found
                 held_out.num_real = self._num_read
+
+    def _check_extractor(self, trainer: Trainer, module: GenerativeModule) -> None:
+        """Leave out what an extractor says of images for which it was not made."""
+        if self.extractor is None or not any(metric.needs_features for metric in self.metrics):
+            return
+        sure = torch.as_tensor(self._num_sure, dtype=torch.float32, device=module.device)
+        sure = trainer.strategy.reduce(sure, reduce_op="sum")
+        number = sum(held_out.num_images for held_out in self._held_out.values())
+        self._extractor_fits = int(sure) >= self.extractor.least_sure * number
+        if self._extractor_fits:
+            return
+        for held_out in self._held_out.values():
+            held_out.metrics = [metric for metric in held_out.metrics if not metric.needs_features]
+        pl.utilities.rank_zero_warn(
+            f"{type(self.extractor).__name__} is sure of what it sees in {int(sure)} of {number} held-out images: it "
+            "was not made for such, and its figures are left out. Judge a checkpoint by lightning-gen evaluate "
+            "--ckpt_path PATH --extractor EfficientNetLite0 (or InceptionV3; without --extractor by its pixels), or "
+            "give SampleEvaluation such an extractor."
+        )
 
     def _read(
         self, trainer: Trainer, module: GenerativeModule, loader: Iterable[Any], limit: int | None = None
@@ -271,7 +301,8 @@ class SampleEvaluation(EvaluationCallback):
     def _samples(self, images: Tensor) -> Samples:
         """Images with what the extractor sees in them."""
         images = images.float()
-        if self.extractor is None or not any(metric.needs_features for metric in self.metrics):
+        looks = self._extractor_fits and any(metric.needs_features for metric in self.metrics)
+        if self.extractor is None or not looks:
             return Samples(images)
         with torch.no_grad():
             return Samples(images, *self.extractor(images))
@@ -285,10 +316,10 @@ class SampleEvaluation(EvaluationCallback):
             return
         if not self._reference_is_whole:
             self._finish_reference(trainer, pl_module)
-        every = list(self._held_out.values())
+        every = [held_out for held_out in self._held_out.values() if held_out.metrics]
         # Where the loaders' conditions do not matter, the same samples are compared with the images of all.
         is_shared = self.labels is not None or not pl_module.condition_keys
-        for together in [every] if is_shared else [[held_out] for held_out in every]:
+        for together in [every] * bool(every) if is_shared else [[held_out] for held_out in every]:
             samples = self._generate(trainer, pl_module, together[0].dataloader_idx)
             scores = self._score([held_out.metrics for held_out in together], samples)
             for held_out, found in zip(together, scores, strict=True):
