@@ -60,8 +60,8 @@ class Diagnosis(Callback):
     - the generator has *collapsed* if samples are equal: their variance is below a millionth of that of real images;
       or if they have lost their variety: their variance once reached a tenth of that of real images, and has fallen to
       a tenth of its largest value;
-    - samples are *alike* if their variance is below a fiftieth of that of real images, a seventh of the deviation, after
-      1,000 batches or where training ends. (Before that it is no failure: many generators begin so.)
+    - samples are *alike* if their variance is below a fiftieth of that of real images, after 1,000 batches or where
+      training ends. (Before that it is no failure: many generators begin so.)
 
     Of fewer than 40 batches in all nothing is said.
 

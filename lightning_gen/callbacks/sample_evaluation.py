@@ -99,8 +99,8 @@ class SampleEvaluation(EvaluationCallback):
     On several ranks each draws its share. Every batch of samples has a generator of its own, so the same samples are
     drawn on any number of ranks (by a model without conditions that draws from that generator alone).
 
-    An extractor that is made for images of one kind (`FeatureExtractor.least_sure`) and is unsure of nearly all held-out
-    images judges nothing: its figures are left out, with one warning.
+    An extractor that is made for images of one kind (`FeatureExtractor.least_sure`) and is unsure of nearly all
+    held-out images judges nothing: its figures are left out, with one warning.
 
     Args:
         metrics: what to compute.

@@ -31,7 +31,7 @@ from lightning_gen._lightning import (
     silence_warnings_without_use,
     started_processes,
 )
-from lightning_gen.callbacks import ClosingTable, NanGuard, RandomState
+from lightning_gen.callbacks import ClosingTable, ImageWriter, NanGuard, RandomState
 from lightning_gen.callbacks.base import check_monitors, log_folder
 from lightning_gen.callbacks.loggers import add_file
 from lightning_gen.checkpoints import (
@@ -47,6 +47,7 @@ from lightning_gen.checkpoints import (
 )
 from lightning_gen.commands.optimizer import choose_optimizer
 from lightning_gen.errors import CheckpointError, DataError, LightningGenError, TrainingError
+from lightning_gen.models.base import ImageModule
 from lightning_gen.nn.frozen import resolve_class
 from lightning_gen.parser import OneLineErrors, RecipeAction, own_error
 from lightning_gen.recipes import recipe_name
@@ -303,7 +304,10 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
             self.trainer.test(model, **kwargs)
 
     def predict(self, model: LightningModule, **kwargs: Any) -> None:
-        """Sample under the conditions of the test images."""
+        """Sample under the conditions of the test images; nobody looks at what is not written."""
+        writes = any(isinstance(callback, pl.callbacks.BasePredictionWriter) for callback in self.trainer.callbacks)
+        if not writes and isinstance(model, ImageModule):
+            self.trainer.callbacks.append(ImageWriter())
         with self.ending_together():
             self.trainer.predict(model, **kwargs)
 

@@ -108,7 +108,7 @@ def test_a_judge_that_was_not_made_for_the_images_is_left_out(tmp_path: Path) ->
     judged = ["val/mean_pixel", "val/fid_digits", "val/inception_score_digits"]
     assert [figure.name for figure in evaluation.figures] == judged
     trainer = quiet_trainer(max_epochs=2, callbacks=[evaluation], default_root_dir=tmp_path)
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="DigitFeatures") as caught:
         trainer.fit(small_vae(decoder="gaussian"), datamodule=FakeDataModule((1, 28, 28), num_samples=64))
     (warning,) = [str(w.message) for w in caught if "DigitFeatures" in str(w.message)]
     assert "is sure of what it sees in 0 of 64 held-out images" in warning

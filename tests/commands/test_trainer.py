@@ -77,8 +77,10 @@ def test_a_checkpoint_is_all_that_evaluation_needs(command, checkpoint, tmp_path
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["init_args"]["hidden_size"] == 9
     assert config["data"]["init_args"]["num_samples"] == 32
-    if command != "predict":  # Judged by the callbacks of the run.
-        assert list(run.rglob("*.png"))
+    assert list(run.rglob("*.png"))  # Judged by the callbacks of the run, or results.
+    if command == "predict":
+        files = sorted(path.name for path in (run / "results").iterdir())
+        assert files == [f"{index:06d}.png" for index in range(32)]
     assert len(list(checkpoint.parents[1].parent.iterdir())) == before
 
 
