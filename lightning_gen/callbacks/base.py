@@ -32,6 +32,7 @@ class Figure(NamedTuple):
     protocol: str
     stage: str  # "val" or "test"
     epoch: int
+    higher_is_better: bool | None = None  # None where it is not known, or neither is
 
 
 def log_folder(trainer: Trainer) -> Path:

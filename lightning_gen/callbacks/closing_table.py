@@ -14,7 +14,7 @@ from rich import get_console
 from rich.table import Table
 from torch import Tensor
 
-from lightning_gen._lightning import Callback, LightningModule, Trainer
+from lightning_gen._lightning import Callback, LightningModule, Trainer, stop_bars
 from lightning_gen.arguments import class_path
 from lightning_gen.callbacks.base import Figure, log_folder, trained_epoch
 from lightning_gen.callbacks.files import whole_file, write_png
@@ -22,14 +22,17 @@ from lightning_gen.callbacks.loggers import add_file
 from lightning_gen.errors import ConditionError
 from lightning_gen.models.base import GenerativeModule, ImageModule, as_batch, held_out_batches, loader_suffix
 
+LOSSES = ("nll", "bits_per_dim")
+"""What a model logs by itself of which less is better."""
+
 
 class ClosingTable(Callback):
     """Print every figure of the run when `fit`, `validate` or `test` ends, and write them to `figures.json`.
 
     The figures are those of all callbacks that have any, and those that the model logs by itself (its
-    `figure_protocols`). Each stands with its standard error, its first value, the value that real training images get
-    in the place of the samples, and how it was computed; below come the pictures, the last checkpoint, and what to type
-    next.
+    `figure_protocols`; in a test whatever else it logs, too). Each stands with an arrow to where it is better, its
+    standard error, its first value in `fit`, the value that real training images get in the place of the samples, and
+    how it was computed; below come the pictures, the last checkpoint, and what to type next.
     """
 
     def __init__(self) -> None:
@@ -67,6 +70,7 @@ class ClosingTable(Callback):
                     protocol=protocol,
                     stage=stage,
                     epoch=trained_epoch(trainer),
+                    higher_is_better=False if name in LOSSES else None,
                 )
             )
 
@@ -157,12 +161,18 @@ class ClosingTable(Callback):
         histories: dict[str, list[Figure]] = {}
         for figure in (f for callback in trainer.callbacks for f in getattr(callback, "figures", [])):
             histories.setdefault(figure.name, []).append(figure)
+        for name, value in trainer.callback_metrics.items() if stage == "test" else ():
+            if name.startswith("test") and name not in histories and "_stderr" not in name:
+                protocol = f"as {type(pl_module).__name__} logs it"
+                figure = Figure(name, value.item(), None, None, protocol, stage, trained_epoch(trainer))
+                histories[name] = [figure]
         pictures = [p for callback in trainer.callbacks for p in getattr(callback, "pictures", [])]
         checkpoint = last_checkpoint(trainer)
         if histories and not trainer.fast_dev_run:
             self._write(stage, histories, pictures, checkpoint, trainer, pl_module)
         kept = not trainer.fast_dev_run
         commands = self._next(trainer, pl_module, stage, checkpoint, kept) if checkpoint else []
+        stop_bars(trainer)  # Else what they showed last comes after the table once more.
         self._print(histories, pictures, checkpoint, commands, kept)
 
     def _write(
@@ -206,7 +216,8 @@ class ClosingTable(Callback):
         if histories:
             protocols = dict.fromkeys(history[-1].protocol for history in histories.values())
             numbers = {protocol: f"({number})" for number, protocol in enumerate(protocols, start=1)}
-            console.print(figure_table(histories, numbers))
+            arrows = ("v", "^") if console.options.ascii_only else ("↓", "↑")
+            console.print(figure_table(histories, numbers, arrows))
             for protocol, number in numbers.items():
                 say(f"{number} {protocol}")
         if histories and kept:
@@ -219,24 +230,38 @@ class ClosingTable(Callback):
             say(f"{'' if index else 'Next':12}{command}")
 
 
-def figure_table(histories: dict[str, list[Figure]], numbers: dict[str, str]) -> Table:
-    """One row for each figure: the last value, the first, and the number of its protocol, which has no room there."""
+def figure_table(histories: dict[str, list[Figure]], numbers: dict[str, str], arrows: tuple[str, str]) -> Table:
+    """One row for each figure: the last value, the first one of several, and the number of its protocol.
+
+    Args:
+        histories: the figures by name, oldest first.
+        numbers: of the protocols, which have no room there.
+        arrows: what says that less, and that more, is better.
+    """
+    starts = {history[0].epoch for history in histories.values() if len(history) > 1}
+    first = f"first\n(epoch {min(starts)})" if len(starts) == 1 else "first"
     table = Table()
-    table.add_column("figure", no_wrap=True)
-    for column in ("value", "first", "real images"):
-        table.add_column(column, justify="right", no_wrap=column == "value")
-    table.add_column("protocol", no_wrap=True)
+    table.add_column("figure", overflow="fold")
+    columns = ["value", *([first] if starts else []), *(["real\nimages"] if any_real(histories) else [])]
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for name, history in histories.items():
-        first, last = history[0], history[-1]
+        last = history[-1]
         error = "" if last.standard_error is None else f" ± {last.standard_error:.2g}"
-        table.add_row(
-            name,
-            f"{last.value:.4g}{error}",
-            f"{first.value:.4g} (epoch {first.epoch})" if len(history) > 1 else "",
-            "" if last.real is None else f"{last.real:.4g}",
-            numbers[last.protocol],
-        )
+        cells = [f"{last.value:.4g}{error}"]
+        if starts:
+            cells.append(f"{history[0].value:.4g}" if len(history) > 1 else "")
+        if any_real(histories):
+            cells.append("" if last.real is None else f"{last.real:.4g}")
+        better = "" if last.higher_is_better is None else f" {arrows[last.higher_is_better]}"
+        table.add_row(f"{name}{better}", *cells, numbers[last.protocol])
     return table
+
+
+def any_real(histories: dict[str, list[Figure]]) -> bool:
+    """Whether any figure was also taken of real images."""
+    return any(history[-1].real is not None for history in histories.values())
 
 
 def last_checkpoint(trainer: Trainer) -> str:

@@ -20,8 +20,8 @@ class ImageWriter(pl.callbacks.BasePredictionWriter):
     """Write every result of `predict` as a file, named as the source's or by the index of the row that it is of.
 
     The index is the data set's, so that ranks never take each other's names; where the data set has `paths` of
-    different names, these are taken. A video becomes a strip of its frames. An image that was made of another stands between its
-    source and, if there is one, the target. Vectors and keypoints are written as `.pt`, texts as `.txt`.
+    different names, these are taken. A video becomes a strip of its frames. An image that was made of another stands
+    between its source and, if there is one, the target. Vectors and keypoints are written as `.pt`, texts as `.txt`.
 
     Args:
         output_dir: folder for the files `000000.png`, `000001.png` and so on; made if it is not there. The folder

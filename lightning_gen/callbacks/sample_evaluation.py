@@ -43,6 +43,7 @@ class Score(NamedTuple):
     extractor: str  # " on digits", or nothing
     protocol: str
     of_training: bool  # compared with training images
+    higher_is_better: bool | None
 
 
 class HeldOut:
@@ -236,10 +237,10 @@ class SampleEvaluation(EvaluationCallback):
             self._num_training = self._num_read
         for held_out in self._held_out.values():  # So far held-out images are in the place of samples here.
             of_training = [metric for metric in held_out.metrics if self._is_of_training(metric)]
-            held_out.real = self._compute(of_training)
+            held_out.real = self._compute(of_training, real=True)
         others = [[m for m in h.metrics if not self._is_of_training(m)] for h in self._held_out.values()]
         if any(others):
-            scores = self._score(others, self._read(trainer, module, loader, self.num_samples))
+            scores = self._score(others, self._read(trainer, module, loader, self.num_samples), real=True)
             for held_out, found in zip(self._held_out.values(), scores, strict=True):
                 held_out.real |= found
                 held_out.num_real = self._num_read
@@ -349,14 +350,18 @@ class SampleEvaluation(EvaluationCallback):
             protocol=", ".join(protocol),
             stage=stage,
             epoch=trained_epoch(trainer),
+            higher_is_better=score.higher_is_better,
         )
         self.figures.append(figure)
         module.log(figure.name, figure.value, sync_dist=True, add_dataloader_idx=False)
 
     def _score(
-        self, metrics: Sequence[list[SampleMetric]], batches: Iterable[tuple[Tensor, Condition | None]]
+        self,
+        metrics: Sequence[list[SampleMetric]],
+        batches: Iterable[tuple[Tensor, Condition | None]],
+        real: bool = False,
     ) -> list[dict[str, Score]]:
-        """Run each loader's metrics over images in the place of the generated ones."""
+        """Run each loader's metrics over images in the place of the generated ones, which may be real."""
         every = [metric for several in metrics for metric in several]
         for metric in every:
             metric.reset_generated()
@@ -370,20 +375,26 @@ class SampleEvaluation(EvaluationCallback):
             samples = self._samples(images)
             for metric in every:
                 metric.update(samples, None if batch is None else dict(batch), role="generated")
-        return [self._compute(several) for several in metrics]
+        return [self._compute(several, real) for several in metrics]
 
-    def _compute(self, metrics: Iterable[SampleMetric]) -> dict[str, Score]:
-        """The scores of what is in the place of the samples, by name; one that lacks images is left out."""
+    def _compute(self, metrics: Iterable[SampleMetric], real: bool = False) -> dict[str, Score]:
+        """The scores of what is in the place of the samples, by name; one that lacks images is left out.
+
+        Where these are real, nothing is said of it: the score of the samples stands, and its place beside it is empty.
+        """
         scores = {}
         for metric in metrics:
             try:
-                value = metric.compute().item()
+                value = metric.compute().item() or 0.0  # Not -0.
             except DataError as error:
-                pl.utilities.rank_zero_warn(f"{metric.name} is left out: {error}")
+                if not real:
+                    pl.utilities.rank_zero_warn(f"{metric.name} is left out: {error}")
                 continue
             extractor = f" on {metric.extractor_name}" if metric.needs_features else ""
             of_training = self._is_of_training(metric)
-            scores[metric.name] = Score(value, metric.standard_error, extractor, metric.protocol, of_training)
+            scores[metric.name] = Score(
+                value, metric.standard_error, extractor, metric.protocol, of_training, metric.higher_is_better
+            )
         return scores
 
     def _generate(

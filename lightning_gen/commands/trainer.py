@@ -25,6 +25,7 @@ from lightning_gen._lightning import (
     LightningDataModule,
     LightningModule,
     Trainer,
+    leave_out_operations,
     misconfiguration,
     pl,
     relaunches,
@@ -176,6 +177,7 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
             trainer = super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError, RuntimeError) as error:  # Lightning's own, about what was typed.
             raise LightningGenError(one_line(str(error) or type(error).__name__)) from error
+        leave_out_operations(trainer)
         if type(trainer.strategy.checkpoint_io) is pl.plugins.TorchCheckpointIO:  # No other was asked for.
             trainer.strategy.checkpoint_io = WholeCheckpoints()
         if relaunches(trainer) and sys.argv[1:2] != [self.subcommand]:
@@ -294,12 +296,14 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
             raise TrainingError(f"interrupted {advice}") from exit_
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
-        """Judge on the validation images."""
+        """Judge on the validation images; `ClosingTable` shows what is found."""
+        kwargs["verbose"] = not isinstance(model, ImageModule)
         with self.ending_together():
             self.trainer.validate(model, **kwargs)
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
-        """Judge on the test images."""
+        """Judge on the test images; `ClosingTable` shows what is found."""
+        kwargs["verbose"] = not isinstance(model, ImageModule)
         with self.ending_together():
             self.trainer.test(model, **kwargs)
 

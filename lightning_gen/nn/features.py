@@ -258,7 +258,8 @@ def _cached_inception(download: bool) -> Path:
     remedy = f"place {URL_INCEPTION_V3} there yourself, or give weights=<path of a copy>"
     if not path.is_file() and not download:
         raise WeightsNotFoundError(
-            f"The Inception weights are not at {path}; pass download=True on a machine with a network, {remedy}."
+            f"The Inception weights are not at {path}; pass download=True (--extractor.download true) on a machine "
+            f"with a network, {remedy}."
         )
     if not path.is_file():
         try:

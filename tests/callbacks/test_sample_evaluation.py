@@ -116,6 +116,31 @@ def test_a_judge_that_was_not_made_for_the_images_is_left_out(tmp_path: Path) ->
     assert [figure.name for figure in evaluation.figures] == ["val/mean_pixel"] * 2
 
 
+def test_a_score_that_real_images_lack_is_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Its place beside that of the samples is empty; and no zero has a sign."""
+
+    class OfSamples(MeanPixel):
+        def update(self, samples: Samples, batch: Any = None, role: str = "generated") -> None:
+            self.is_real = samples.images.std() > 0
+            super().update(samples, batch, role)
+
+        def compute(self) -> Tensor:
+            if self.is_real:
+                raise DataError("there is nothing that was asked for")
+            return torch.tensor(-0.0)
+
+    class Black(VAE):
+        def _sample(self, num_samples: int, condition: Any, generator: Any) -> Tensor:
+            return torch.zeros(num_samples, 1, 28, 28)
+
+    evaluation = SampleEvaluation([OfSamples()], num_samples=10)
+    fit([evaluation], lambda: Black(hidden_size=8), epochs=1, limit_train_batches=1, default_root_dir=tmp_path)
+    (figure,) = evaluation.figures
+    assert figure.real is None
+    assert str(figure.value) == "0.0"
+    assert not [warning for warning in recwarn if "left out" in str(warning.message)]
+
+
 @pytest.mark.parametrize("kind", [SampleEvaluation, SampleGrid])
 def test_labels_follow_the_data(kind: Any, tmp_path: Path) -> None:
     def train(labels: Any) -> Any:
