@@ -37,6 +37,11 @@ def unrecognized_option(message: str) -> str | None:
     return match and match[1]
 
 
+def misses_recipe(message: str) -> bool:
+    """Whether an error is that `fit` was told neither a model nor data."""
+    return re.search(r"arguments are required: .*\.(data|model)\b", message) is not None
+
+
 def refused_argument(message: str) -> RefusedArgument | None:
     """The argument that an error says a class does not accept; None if it is about something else."""
     match = re.search(r"class_path '([\w.]+)':\s+Option '(\w+)' is not accepted", message)
@@ -56,4 +61,5 @@ def one_line(message: str) -> str:
     keys = [match[1] for line in path[:-1] if (match := re.fullmatch(r'(?:- )?Parser key "([^"]+)"', line))]
     where = f"--{'.'.join(keys)}" if keys else path[0]
     what = re.sub(r"a <class '(?:\w+\.)*(\w+)'>", r"\1", path[-1])
-    return what if len(path) == 1 else f"{where}: {what}"
+    is_of_union = where == "Errors" or "against any of the Union subtypes" in where  # Which means nothing to a user.
+    return what if len(path) == 1 or is_of_union else f"{where}: {what}"

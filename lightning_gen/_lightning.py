@@ -5,6 +5,7 @@ a module of the other. This package runs on the one that is imported before it, 
 both or none; the environment variable `LIGHTNING_GEN_BACKEND`, set before the first import, says otherwise.
 """
 
+import logging
 import os
 import sys
 import warnings
@@ -13,6 +14,8 @@ from importlib import import_module
 from subprocess import Popen
 from typing import TYPE_CHECKING, Any
 
+from rich import get_console
+from rich.table import Column, Table
 from torch import Tensor
 
 OTHERS = {"pytorch_lightning": "lightning.pytorch", "lightning": "pytorch_lightning"}
@@ -66,8 +69,48 @@ def silence_warnings_without_use() -> None:
         "The dirpath has changed",  # A resumed run has its own folder; the list of best checkpoints begins anew.
         ".*could not find the monitored key",  # Before the first validation; after it, it is an error.
         r".*isinstance\(treespec, LeafSpec\)",  # Of PyTorch, about a line of Lightning.
+        "Be aware that when using `ckpt_path`",  # Whoever tests needs no callbacks of training.
+        r"Found \d+ module\(s\) in eval mode",  # Frozen networks are to be.
+        "Precision .* is not supported by the model summary",
     ):
         warnings.filterwarnings("ignore", text)
+    logging.getLogger(f"{pl.__name__}.utilities.rank_zero").addFilter(is_no_advertisement)
+
+
+def is_no_advertisement(record: logging.LogRecord) -> bool:
+    """Whether a message is about the run, and not about a product to install."""
+    return "Tip: For seamless cloud" not in record.getMessage()
+
+
+class ModelSummary(pl.callbacks.ModelSummary):
+    """Lightning's table of a model's parts, without its counts of operations, which are 0 where no input is known."""
+
+    @staticmethod
+    def summarize(
+        summary_data: Any,
+        total_parameters: int,
+        trainable_parameters: int,
+        model_size: float,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Print the parts; called on the first rank."""
+        columns = dict(summary_data)
+        table = Table("name", "type", Column("parameters", justify="right"))
+        for row in zip(columns["Name"], columns["Type"], columns["Params"], strict=True):
+            table.add_row(*map(str, row))
+        console = get_console()
+        console.print(table)
+        count = pl.utilities.model_summary.model_summary.get_human_readable_count
+        kinds = f"{count(total_parameters)} parameters, {count(trainable_parameters)} of them trained"
+        console.print(f"{' '.join(kinds.split())}; {model_size:.3g} MB", highlight=False)
+
+
+def leave_out_operations(trainer: Any) -> None:
+    """Let a trainer's tables of a model's parts be the one above."""
+    for place, callback in enumerate(trainer.callbacks):
+        if isinstance(callback, pl.callbacks.RichModelSummary):
+            trainer.callbacks[place] = ModelSummary(callback._max_depth)
 
 
 def relaunches(trainer: Any) -> bool:
@@ -94,6 +137,42 @@ def end_order_of_epoch(checkpoint: dict[str, Any]) -> None:
         state["_iterator_finished"] = True
 
 
+def batches_done(trainer: Any) -> int:
+    """How many batches of this epoch have been trained on."""
+    return int(trainer.fit_loop.epoch_loop.batch_progress.current.processed)
+
+
+def between_epochs(trainer: Any, begun: bool) -> bool:
+    """Whether an epoch is at its end, all that comes after its batches too, and no batch of the next has begun.
+
+    Args:
+        trainer: in `fit`.
+        begun: whether an epoch that has started has also begun its first batch, which its progress does not say.
+    """
+    progress = trainer.fit_loop.epoch_progress.total
+    return progress.completed == progress.processed and not (begun and progress.started > progress.processed)
+
+
+def reset_batches(trainer: Any) -> None:
+    """Take back the start of an epoch without batches.
+
+    Lightning keeps the last epoch's count of batches until the first batch of the next, and a checkpoint from in
+    between would be taken for one at the end of that next epoch, which is then left out. As `_TrainingEpochLoop.reset`.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    for progress in (loop.batch_progress, loop.scheduler_progress, loop.automatic_optimization.optim_progress):
+        progress.reset_on_run()
+    loop.val_loop.batch_progress.total.reset()
+    for progress in (trainer.fit_loop.epoch_progress.total, trainer.fit_loop.epoch_progress.current):
+        progress.ready = progress.started = progress.processed
+
+
+def is_of_whole_epochs(checkpoint: dict[str, Any]) -> bool:
+    """Whether a checkpoint was written at the end of an epoch, or between two."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["total"]
+    return bool(progress["ready"] == progress["processed"])
+
+
 def make_optimizers_again(trainer: Any) -> None:
     """Call `configure_optimizers` anew, as before training: a tuner leaves schedules as they were made before it."""
     trainer.strategy.setup_optimizers(trainer)
@@ -108,6 +187,12 @@ def live_display(trainer: Any) -> Any:
     """The rich display of a trainer's bars, None if it shows none; rich refuses a second one beside it."""
     bar = trainer.progress_bar_callback
     return bar.progress if isinstance(bar, pl.callbacks.RichProgressBar) else None
+
+
+def stop_bars(trainer: Any) -> None:
+    """End the live display of a trainer's bars, which otherwise goes on until the last callback's teardown."""
+    if (display := live_display(trainer)) is not None:
+        display.stop()
 
 
 def reads_after_training(callback: Any) -> bool:

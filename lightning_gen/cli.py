@@ -142,7 +142,10 @@ def run(name: str, *given: str) -> None:
         from lightning_gen.parser import run_function
 
         module, function = FUNCTIONS[name][0].split(":")
-        run_function(name, getattr(import_module(f"lightning_gen.commands.{module}"), function), options)
+        command = getattr(import_module(f"lightning_gen.commands.{module}"), function)
+        if lightning := sys.modules.get("lightning_gen._lightning"):  # Not all of them wait for it.
+            lightning.silence_warnings_without_use()
+        run_function(name, command, options)
     else:
         hint = did_you_mean(name, [*TRAINER, *FUNCTIONS]) or "."
         raise LightningGenError(f"{name!r} is not a command{hint} See lightning-gen --help.")

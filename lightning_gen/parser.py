@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from docstring_parser import parse
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from lightning_gen._jsonargparse import one_line, option_strings, refused_argument, unrecognized_option
+from lightning_gen._jsonargparse import misses_recipe, one_line, option_strings, refused_argument, unrecognized_option
 from lightning_gen.errors import LightningGenError, did_you_mean
 from lightning_gen.recipes import resolve_recipe
 
@@ -36,6 +36,8 @@ class OneLineErrors(ArgumentParser):
 
     def _suggestion(self, message: str) -> str:
         """What a misspelt option was meant to be, if the message is about one."""
+        if misses_recipe(message):
+            return "; give a recipe, --config vae/digits (lightning-gen list shows all), or both --model and --data."
         if (option := unrecognized_option(message)) is not None:
             known = [known[2:] for known in option_strings(self) if known.startswith("--")]
             head, dot, rest = option.partition(".")
@@ -82,7 +84,13 @@ def run_function(name: str, function: Callable[..., None], options: list[str]) -
     for key in several:
         parser.add_argument(key, type=str, metavar=key.upper(), nargs="+", help=described.get(key))
     parser.add_function_arguments(function, as_group=False, skip={*single, *several})
-    given = dict(parser.instantiate(parser.parse_args(options)))
+    found: Exception | None = None
+    try:
+        given = dict(parser.instantiate(parser.parse_args(options)))
+    except ValueError as error:  # Of jsonargparse, where a class or None was expected and the class raised.
+        found = own_error(error)
+    if found is not None:  # Raised here, it has no context that is not its own.
+        raise found
     if not -(2**63) <= given.get("seed", 0) < 2**63:
         raise LightningGenError(f"--seed is {given['seed']}; expected a whole number of 64 bits.")
     positional = [given.pop(key) for key in single] + [value for key in several for value in given.pop(key)]

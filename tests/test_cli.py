@@ -71,6 +71,10 @@ def test_misspelt_option_suggests_the_nearest(typed, meant, capsys):
     assert meant in one_line_error(capsys, "fit", *typed)
 
 
+def test_without_a_recipe_one_is_named(capsys):
+    assert "give a recipe, --config vae/digits" in one_line_error(capsys, "fit")
+
+
 def test_wrong_value_names_option_and_type(capsys):
     error = one_line_error(capsys, "fit", "--model", "VAE", "--model.latent_dim", "many")
     assert "latent_dim" in error or "model" in error

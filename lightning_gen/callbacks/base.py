@@ -20,6 +20,7 @@ from lightning_gen.errors import LightningGenError
 from lightning_gen.models.base import Batch, Condition, GenerativeModule, as_batch
 
 Stage: TypeAlias = Literal["val", "test"]
+Labels: TypeAlias = list[int] | Literal["all"]
 
 
 class Figure(NamedTuple):
@@ -32,6 +33,7 @@ class Figure(NamedTuple):
     protocol: str
     stage: str  # "val" or "test"
     epoch: int
+    higher_is_better: bool | None = None  # None where it is not known, or neither is
 
 
 def log_folder(trainer: Trainer) -> Path:
@@ -128,7 +130,10 @@ class EvaluationCallback(Callback):
         every_n_epochs: epochs from one run to the next.
         num_samples: how many samples are drawn.
         seed: of the callback's random numbers, the same in each run.
-        labels: sampled under in turn; the conditions of the held-out images if None.
+        labels: sampled under in turn, `all` for each class of the data; the conditions of the held-out images if None.
+
+    Raises:
+        LightningGenError: in `setup`, if the data have no such class.
 
     Attributes:
         context_keys: what is kept of the held-out batches beside the conditions, for conditional models.
@@ -139,12 +144,13 @@ class EvaluationCallback(Callback):
 
     context_keys: tuple[str, ...] = ()
 
-    def __init__(self, every_n_epochs: Size, num_samples: Size, seed: int, labels: list[int] | None = None) -> None:
+    def __init__(self, every_n_epochs: Size, num_samples: Size, seed: int, labels: Labels | None = None) -> None:
         check_arguments(EvaluationCallback.__init__, locals())
         self.every_n_epochs = every_n_epochs
         self.num_samples = num_samples
         self.seed = seed
-        self.labels = labels
+        self.given_labels = labels
+        self.labels: list[int] | None = None  # From `setup` on.
         self.figures: list[Figure] = []
         self.pictures: list[Path] = []
 
@@ -157,9 +163,27 @@ class EvaluationCallback(Callback):
             )
         self.model = pl_module if isinstance(pl_module, GenerativeModule) else Foreign(pl_module)
         self.folder = log_folder(trainer)
+        self.labels = self._known_labels(trainer, pl_module)
         self.figures.clear()
         self.pictures.clear()
         self._conditions: dict[int, dict[str, Any]] = {}  # of each held-out loader that is looked at
+
+    def _known_labels(self, trainer: Any, module: GenerativeModule) -> list[int] | None:
+        """The labels that were given, which the data must have."""
+        given = self.given_labels
+        number = getattr(trainer.datamodule, "num_classes", None) or module.hparams.get("num_classes")
+        if given is None or (number is None and given != "all"):
+            return given
+        if given == "all":
+            own = getattr(module, "classes", None)  # Of several models each may have a few of the data's.
+            given = own if isinstance(own, list) else list(range(number or 0))
+        if not given or not 0 <= min(given) <= max(given) < (number or 0):
+            kind = type(self).__name__
+            raise LightningGenError(
+                f"{kind} got labels={self.given_labels}, and there are {number or 0} classes of images; give {kind} "
+                f"labels from 0 to {(number or 1) - 1}, or 'all', or none for the conditions of the held-out images."
+            )
+        return given
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not sum(trainer.num_val_batches):

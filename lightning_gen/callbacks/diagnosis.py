@@ -30,6 +30,10 @@ ADVICE = {
         "Whatever the noise, the image is the same. Try a smaller model.lr, model.input_noise=0.1, minibatch "
         "discrimination (ImprovedGAN), or go on from the last checkpoint before it with another seed."
     ),
+    "alike": (
+        "What is drawn hardly depends on the noise: train longer, which a small data set takes more epochs for. If it "
+        "stays so, try a model.lr ten times larger or smaller, and a convolutional model (DCGAN) for photographs."
+    ),
 }
 
 
@@ -55,7 +59,11 @@ class Diagnosis(Callback):
     - it is *stuck* if its loss stays within 0.01 nats of its first value, without a trend: a slow start has one;
     - the generator has *collapsed* if samples are equal: their variance is below a millionth of that of real images;
       or if they have lost their variety: their variance once reached a tenth of that of real images, and has fallen to
-      a tenth of its largest value. (Samples that do not vary yet are no failure: many generators begin so.)
+      a tenth of its largest value;
+    - samples are *alike* if their variance is below a fiftieth of that of real images, after 1,000 batches or where
+      training ends. (Before that it is no failure: many generators begin so.)
+
+    Of fewer than 40 batches in all nothing is said.
 
     Training is bit-equal with and without it. On several ranks the first one speaks for its own share.
 
@@ -63,13 +71,14 @@ class Diagnosis(Callback):
         every_n_batches: the longest window.
 
     Attributes:
-        findings: what was found in this `fit`: `broken`, `zero loss`, `stuck` or `collapsed`, and the epoch.
+        findings: what was found in this `fit`: `broken`, `zero loss`, `stuck`, `collapsed` or `alike`, and the epoch.
 
     Raises:
         LightningGenError: if a window is shorter than it takes to judge.
     """
 
     MIN_WINDOW = 40  # batches, to tell a trend from noise
+    SLOW_START = 1000  # batches
 
     def __init__(self, every_n_batches: Size = 200) -> None:
         check_arguments(Diagnosis.__init__, locals())
@@ -86,6 +95,8 @@ class Diagnosis(Callback):
         self._losses: list[Tensor] = []  # (loss_d, loss_g) of each batch in the window
         self._first: float | None = None  # loss_d of the first batch
         self._largest_variance = 0.0  # of the samples, so far
+        self._batches = 0
+        self._alike = ""  # What is to be said of samples that hardly vary; empty if they do.
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -99,6 +110,7 @@ class Diagnosis(Callback):
                 "adversarial models alone."
             )
         self._losses.append(torch.stack(losses).detach())
+        self._batches += 1
         if trainer.is_last_batch or len(self._losses) >= self.every_n_batches:
             self._look_at_samples(trainer, pl_module, as_batch(batch))
             if len(self._losses) >= self.MIN_WINDOW:
@@ -129,13 +141,30 @@ class Diagnosis(Callback):
         variance, of_real = (images.float().flatten(1).var(0).sum().item() for images in (samples, real))
         self._largest_variance = max(self._largest_variance, variance)
         lost = self._largest_variance > 0.1 * of_real and variance < 0.1 * self._largest_variance
-        if lost or variance < 1e-6 * of_real:
+        self._alike = ""
+        if variance < 0.02 * of_real:
+            deviation, of_real_images = (255 * (whole / real[0].numel()) ** 0.5 for whole in (variance, of_real))
+            self._alike = (
+                f"Samples are nearly all alike: their pixels deviate by {deviation:.2g} of 255 from sample to sample, "
+                f"those of real images by {of_real_images:.2g}."
+            )
+        if self._batches >= self.MIN_WINDOW and (lost or variance < 1e-6 * of_real):
             self._report(
                 trainer,
                 "collapsed",
                 f"The generator has collapsed: the variance of {len(real)} samples is {variance:.2g}, of as many real "
                 f"images {of_real:.2g}.",
             )
+        if self._batches >= self.SLOW_START:
+            self._report_alike(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._batches >= self.MIN_WINDOW:
+            self._report_alike(trainer)
+
+    def _report_alike(self, trainer: Trainer) -> None:
+        if self._alike and "collapsed" not in self.findings:
+            self._report(trainer, "alike", self._alike)
 
     def _report(self, trainer: Trainer, kind: str, what: str) -> None:
         if kind not in self.findings:

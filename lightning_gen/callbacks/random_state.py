@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
-from lightning_gen._lightning import Callback, LightningModule, Trainer, dump_checkpoint, end_order_of_epoch, pl
+from lightning_gen._lightning import (
+    Callback,
+    LightningModule,
+    Trainer,
+    batches_done,
+    between_epochs,
+    dump_checkpoint,
+    end_order_of_epoch,
+    is_of_whole_epochs,
+    pl,
+    reset_batches,
+)
 from lightning_gen.callbacks.randomness import random_state, set_random_state
 from lightning_gen.errors import LightningGenError
 
@@ -21,15 +34,27 @@ class RandomState(Callback):
     from the end of validation, starts a new order of the data, unless `KeepPlace` is there too. Out of reach is the
     state inside persistent workers.
 
-    On Ctrl-C, or when a cluster ends the job by SIGTERM, `interrupted.ckpt` is written beside `ModelCheckpoint`'s.
+    On Ctrl-C, or when a cluster ends the job by SIGTERM, `interrupted.ckpt` is written beside `ModelCheckpoint`'s. From
+    between two epochs it is as exact; from within one it keeps the steps, and goes on in a new order of the data.
+
+    Attributes:
+        advice: after such an end, from which checkpoint to go on, and what is lost; empty if there is none.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer = trainer
+        self._begins: Any = None  # The random state where an epoch begins, until its first batch does.
+        self.advice = ""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begins = random_state(trainer.strategy.root_device)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._begins = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Gather the states, unless the ranks were interrupted where they stood and may not meet."""
-        states: list[Any] = [random_state(trainer.strategy.root_device)]
+        states: list[Any] = [self._begins or random_state(trainer.strategy.root_device)]
         if trainer.world_size > 1 and not trainer.interrupted:
             states *= trainer.world_size
             torch.distributed.all_gather_object(states, states[trainer.global_rank])
@@ -57,8 +82,38 @@ class RandomState(Callback):
         if not stopped or folder is None or trainer.state.fn != "fit" or leaves_nothing:
             return
         path = Path(folder) / "interrupted.ckpt"
+        done, keeps_place = batches_done(trainer), getattr(trainer.datamodule, "keeps_place", False)
+        is_exact = keeps_place and not trainer.is_last_batch
+        if between_epochs(trainer, begun=self._begins is None):
+            reset_batches(trainer)
+            done, is_exact = 0, True
         trainer.strategy.save_checkpoint(dump_checkpoint(trainer), path)  # Other ranks may have stopped elsewhere.
+        self.advice = f"in epoch {trainer.current_epoch} after {done} batches; "
+        if not is_exact:
+            whole = newest_of_whole_epochs(path)
+            if whole is None:
+                self.advice += "its others will come in a new order, some images again and some not at all; "
+            else:
+                path, epoch = whole
+                self.advice += (
+                    f"what came after epoch {epoch} is trained again, bit for bit (interrupted.ckpt has it, and goes "
+                    "on in a new order of the data); "
+                )
+        self.advice += f"go on with: lightning-gen fit --ckpt_path {path}"
         pl.utilities.rank_zero_info(f"Stopped in epoch {trainer.current_epoch}; go on with --ckpt_path {path}")
+
+
+def newest_of_whole_epochs(beside: Path) -> tuple[Path, int] | None:
+    """The newest other checkpoint in a file's folder that is from an epoch's end, and which; it goes on bit for bit."""
+    others = (path for path in beside.parent.glob("*.ckpt") if path != beside)
+    for path in sorted(others, key=os.path.getmtime, reverse=True):
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except (OSError, RuntimeError, UnpicklingError):  # Somebody's own, of which nothing is known.
+            continue
+        if is_of_whole_epochs(checkpoint):
+            return path, checkpoint["epoch"]
+    return None
 
 
 class KeepPlace(Callback):

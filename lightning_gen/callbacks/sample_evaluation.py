@@ -15,6 +15,7 @@ from lightning_gen.arguments import Size, check_arguments
 from lightning_gen.callbacks.base import (
     EvaluationCallback,
     Figure,
+    Labels,
     Stage,
     check_monitors,
     fresh_loader,
@@ -42,6 +43,7 @@ class Score(NamedTuple):
     extractor: str  # " on digits", or nothing
     protocol: str
     of_training: bool  # compared with training images
+    higher_is_better: bool | None
 
 
 class HeldOut:
@@ -98,6 +100,9 @@ class SampleEvaluation(EvaluationCallback):
     On several ranks each draws its share. Every batch of samples has a generator of its own, so the same samples are
     drawn on any number of ranks (by a model without conditions that draws from that generator alone).
 
+    An extractor that is made for images of one kind (`FeatureExtractor.least_sure`) and is unsure of nearly all
+    held-out images judges nothing: its figures are left out, with one warning.
+
     Args:
         metrics: what to compute.
         num_samples: how many samples.
@@ -105,7 +110,8 @@ class SampleEvaluation(EvaluationCallback):
         every_n_epochs: epochs from one evaluation to the next; the first and the last are always evaluated.
         batch_size: samples drawn at a time.
         seed: of the samples, the same in each evaluation.
-        labels: sampled under in turn, so that each is as frequent; the conditions of the held-out images if None.
+        labels: sampled under in turn, so that each is as frequent, `all` for each class of the data; the conditions of
+            the held-out images if None.
         reference: the images that samples are compared with, `held_out`, or all of `train`, as in most published
             distances; then held-out images stand in the place of samples beside them. Scores that ask how far the model
             goes beyond its training images (`needs_held_out`) are of held-out images in any case.
@@ -123,7 +129,7 @@ class SampleEvaluation(EvaluationCallback):
         every_n_epochs: Size = 1,
         batch_size: Size = 250,
         seed: int = 0,
-        labels: list[int] | None = None,
+        labels: Labels | None = None,
         reference: Literal["held_out", "train"] = "held_out",
     ) -> None:
         check_arguments(SampleEvaluation.__init__, locals())
@@ -154,6 +160,8 @@ class SampleEvaluation(EvaluationCallback):
             metric.reset()
         self._held_out: dict[int, HeldOut] = {}
         self._reference_is_whole = False
+        self._num_sure: Tensor | int = 0  # of the held-out images, by the extractor
+        self._extractor_fits = True
         self._num_training = 0
         self._fitting = stage == "fit"
         if self._fitting:
@@ -177,6 +185,8 @@ class SampleEvaluation(EvaluationCallback):
         held_out.keep(self.conditions_of(pl_module, batch), len(images), self.num_samples)
         self._image_shape = tuple(images.shape[1:])
         samples = self._samples(images)
+        if samples.logits is not None:
+            self._num_sure = self._num_sure + (samples.logits.softmax(1).amax(1) > 0.9).sum()
         room = math.ceil(self.num_samples / trainer.world_size) - held_out.num_images
         for metric in held_out.metrics:
             if not self._is_of_training(metric):
@@ -191,6 +201,7 @@ class SampleEvaluation(EvaluationCallback):
 
     def _begin(self, trainer: Trainer, module: GenerativeModule) -> None:
         """The first batch of all: the other loaders have metrics of their own, so far without images."""
+        self._num_sure = 0
         if self.extractor is not None:
             self.extractor.to(module.device)
         for metric in self.metrics:
@@ -210,6 +221,7 @@ class SampleEvaluation(EvaluationCallback):
             held_out.num_images = int(trainer.strategy.reduce(count, reduce_op="sum"))
             self._conditions[held_out.dataloader_idx] = held_out.kept()
         self._reference_is_whole = True
+        self._check_extractor(trainer, module)
         metrics = [metric for held_out in self._held_out.values() for metric in held_out.metrics]
         looks_at_images = not all(metric.needs_features for metric in metrics)
         if trainer.testing and looks_at_images and (loader := fresh_loader(trainer, "val")) is not None:
@@ -224,13 +236,32 @@ class SampleEvaluation(EvaluationCallback):
             self._num_training = self._num_read
         for held_out in self._held_out.values():  # So far held-out images are in the place of samples here.
             of_training = [metric for metric in held_out.metrics if self._is_of_training(metric)]
-            held_out.real = self._compute(of_training)
+            held_out.real = self._compute(of_training, real=True)
         others = [[m for m in h.metrics if not self._is_of_training(m)] for h in self._held_out.values()]
         if any(others):
-            scores = self._score(others, self._read(trainer, module, loader, self.num_samples))
+            scores = self._score(others, self._read(trainer, module, loader, self.num_samples), real=True)
             for held_out, found in zip(self._held_out.values(), scores, strict=True):
                 held_out.real |= found
                 held_out.num_real = self._num_read
+
+    def _check_extractor(self, trainer: Trainer, module: GenerativeModule) -> None:
+        """Leave out what an extractor says of images for which it was not made."""
+        if self.extractor is None or not any(metric.needs_features for metric in self.metrics):
+            return
+        sure = torch.as_tensor(self._num_sure, dtype=torch.float32, device=module.device)
+        sure = trainer.strategy.reduce(sure, reduce_op="sum")
+        number = sum(held_out.num_images for held_out in self._held_out.values())
+        self._extractor_fits = int(sure) >= self.extractor.least_sure * number
+        if self._extractor_fits:
+            return
+        for held_out in self._held_out.values():
+            held_out.metrics = [metric for metric in held_out.metrics if not metric.needs_features]
+        pl.utilities.rank_zero_warn(
+            f"{type(self.extractor).__name__} is sure of what it sees in {int(sure)} of {number} held-out images: it "
+            "was not made for such, and its figures are left out. Judge a checkpoint by lightning-gen evaluate "
+            "--ckpt_path PATH --extractor EfficientNetLite0 (or InceptionV3; without --extractor by its pixels), or "
+            "give SampleEvaluation such an extractor."
+        )
 
     def _read(
         self, trainer: Trainer, module: GenerativeModule, loader: Iterable[Any], limit: int | None = None
@@ -270,7 +301,8 @@ class SampleEvaluation(EvaluationCallback):
     def _samples(self, images: Tensor) -> Samples:
         """Images with what the extractor sees in them."""
         images = images.float()
-        if self.extractor is None or not any(metric.needs_features for metric in self.metrics):
+        looks = self._extractor_fits and any(metric.needs_features for metric in self.metrics)
+        if self.extractor is None or not looks:
             return Samples(images)
         with torch.no_grad():
             return Samples(images, *self.extractor(images))
@@ -284,10 +316,10 @@ class SampleEvaluation(EvaluationCallback):
             return
         if not self._reference_is_whole:
             self._finish_reference(trainer, pl_module)
-        every = list(self._held_out.values())
+        every = [held_out for held_out in self._held_out.values() if held_out.metrics]
         # Where the loaders' conditions do not matter, the same samples are compared with the images of all.
         is_shared = self.labels is not None or not pl_module.condition_keys
-        for together in [every] if is_shared else [[held_out] for held_out in every]:
+        for together in [every] * bool(every) if is_shared else [[held_out] for held_out in every]:
             samples = self._generate(trainer, pl_module, together[0].dataloader_idx)
             scores = self._score([held_out.metrics for held_out in together], samples)
             for held_out, found in zip(together, scores, strict=True):
@@ -317,14 +349,18 @@ class SampleEvaluation(EvaluationCallback):
             protocol=", ".join(protocol),
             stage=stage,
             epoch=trained_epoch(trainer),
+            higher_is_better=score.higher_is_better,
         )
         self.figures.append(figure)
         trainer.lightning_module.log(figure.name, figure.value, sync_dist=True, add_dataloader_idx=False)
 
     def _score(
-        self, metrics: Sequence[list[SampleMetric]], batches: Iterable[tuple[Tensor, Condition | None]]
+        self,
+        metrics: Sequence[list[SampleMetric]],
+        batches: Iterable[tuple[Tensor, Condition | None]],
+        real: bool = False,
     ) -> list[dict[str, Score]]:
-        """Run each loader's metrics over images in the place of the generated ones."""
+        """Run each loader's metrics over images in the place of the generated ones, which may be real."""
         every = [metric for several in metrics for metric in several]
         for metric in every:
             metric.reset_generated()
@@ -338,20 +374,26 @@ class SampleEvaluation(EvaluationCallback):
             samples = self._samples(images)
             for metric in every:
                 metric.update(samples, None if batch is None else dict(batch), role="generated")
-        return [self._compute(several) for several in metrics]
+        return [self._compute(several, real) for several in metrics]
 
-    def _compute(self, metrics: Iterable[SampleMetric]) -> dict[str, Score]:
-        """The scores of what is in the place of the samples, by name; one that lacks images is left out."""
+    def _compute(self, metrics: Iterable[SampleMetric], real: bool = False) -> dict[str, Score]:
+        """The scores of what is in the place of the samples, by name; one that lacks images is left out.
+
+        Where these are real, nothing is said of it: the score of the samples stands, and its place beside it is empty.
+        """
         scores = {}
         for metric in metrics:
             try:
-                value = metric.compute().item()
+                value = metric.compute().item() or 0.0  # Not -0.
             except DataError as error:
-                pl.utilities.rank_zero_warn(f"{metric.name} is left out: {error}")
+                if not real:
+                    pl.utilities.rank_zero_warn(f"{metric.name} is left out: {error}")
                 continue
             extractor = f" on {metric.extractor_name}" if metric.needs_features else ""
             of_training = self._is_of_training(metric)
-            scores[metric.name] = Score(value, metric.standard_error, extractor, metric.protocol, of_training)
+            scores[metric.name] = Score(
+                value, metric.standard_error, extractor, metric.protocol, of_training, metric.higher_is_better
+            )
         return scores
 
     def _generate(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_gen._lightning import LightningModule, Trainer, logged_step
 from lightning_gen.arguments import Size, check_arguments
-from lightning_gen.callbacks.base import EvaluationCallback, Stage, trained_epoch
+from lightning_gen.callbacks.base import EvaluationCallback, Labels, Stage, trained_epoch
 from lightning_gen.callbacks.files import image_grid, write_png
 from lightning_gen.callbacks.loggers import add_animation, add_image
 from lightning_gen.callbacks.videos import film_frames, film_strips, write_gif
@@ -62,7 +62,8 @@ class SampleGrid(PictureCallback):
         every_n_epochs: epochs from one picture to the next; the first and the last are always drawn.
         num_columns: samples in a row; videos in a row of the animation.
         seed: of the noise.
-        labels: one for each row, from the top; the conditions of the held-out images if None.
+        labels: one for each row, from the top, `all` for each class of the data; the conditions of the held-out images
+            if None.
     """
 
     kind = "samples"
@@ -73,12 +74,16 @@ class SampleGrid(PictureCallback):
         every_n_epochs: Size = 1,
         num_columns: Size = 8,
         seed: int = 0,
-        labels: list[int] | None = None,
+        labels: Labels | None = None,
     ) -> None:
         check_arguments(SampleGrid.__init__, locals())
-        row_by_row = None if labels is None else [label for label in labels for _ in range(num_columns)]
-        super().__init__(every_n_epochs, num_samples, seed, row_by_row)
+        super().__init__(every_n_epochs, num_samples, seed, labels)
         self.num_columns = num_columns
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if self.labels is not None:
+            self.labels = [label for label in self.labels for _ in range(self.num_columns)]
 
     def draw(self, trainer: Trainer, pl_module: GenerativeModule) -> Tensor | tuple[Tensor, list[Tensor]]:
         generator = torch.Generator(pl_module.device).manual_seed(self.seed)

@@ -25,13 +25,14 @@ from lightning_gen._lightning import (
     LightningDataModule,
     LightningModule,
     Trainer,
+    leave_out_operations,
     misconfiguration,
     pl,
     relaunches,
     silence_warnings_without_use,
     started_processes,
 )
-from lightning_gen.callbacks import ClosingTable, NanGuard, RandomState
+from lightning_gen.callbacks import ClosingTable, ImageWriter, NanGuard, RandomState
 from lightning_gen.callbacks.base import check_monitors, log_folder
 from lightning_gen.callbacks.loggers import add_file
 from lightning_gen.checkpoints import (
@@ -47,6 +48,7 @@ from lightning_gen.checkpoints import (
 )
 from lightning_gen.commands.optimizer import choose_optimizer
 from lightning_gen.errors import CheckpointError, DataError, LightningGenError, TrainingError
+from lightning_gen.models.base import ImageModule
 from lightning_gen.nn.frozen import resolve_class
 from lightning_gen.parser import OneLineErrors, RecipeAction, own_error
 from lightning_gen.recipes import recipe_name
@@ -175,6 +177,7 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
             trainer = super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError, RuntimeError) as error:  # Lightning's own, about what was typed.
             raise LightningGenError(one_line(str(error) or type(error).__name__)) from error
+        leave_out_operations(trainer)
         if type(trainer.strategy.checkpoint_io) is pl.plugins.TorchCheckpointIO:  # No other was asked for.
             trainer.strategy.checkpoint_io = WholeCheckpoints()
         if relaunches(trainer) and sys.argv[1:2] != [self.subcommand]:
@@ -288,23 +291,27 @@ class TrainerCLI(lightning_cli.LightningCLI):  # type: ignore[misc]
         except SystemExit as exit_:  # Lightning's own, after it has shut down.
             if not self.trainer.interrupted or not self.trainer.is_global_zero:
                 raise
-            folder = getattr(self.trainer.checkpoint_callback, "dirpath", None) or ""
-            newest = max(Path(folder).glob("*.ckpt"), key=os.path.getmtime, default=None) if folder else None
-            advice = f"go on with: lightning-gen fit --ckpt_path {newest}" if newest else "there is no checkpoint yet."
-            raise TrainingError(f"interrupted in epoch {self.trainer.current_epoch}; {advice}") from exit_
+            state = next(callback for callback in self.trainer.callbacks if isinstance(callback, RandomState))
+            advice = state.advice or f"in epoch {self.trainer.current_epoch}; there is no checkpoint yet."
+            raise TrainingError(f"interrupted {advice}") from exit_
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
-        """Judge on the validation images."""
+        """Judge on the validation images; `ClosingTable` shows what is found."""
+        kwargs["verbose"] = not isinstance(model, ImageModule)
         with self.ending_together():
             self.trainer.validate(model, **kwargs)
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
-        """Judge on the test images."""
+        """Judge on the test images; `ClosingTable` shows what is found."""
+        kwargs["verbose"] = not isinstance(model, ImageModule)
         with self.ending_together():
             self.trainer.test(model, **kwargs)
 
     def predict(self, model: LightningModule, **kwargs: Any) -> None:
-        """Sample under the conditions of the test images."""
+        """Sample under the conditions of the test images; nobody looks at what is not written."""
+        writes = any(isinstance(callback, pl.callbacks.BasePredictionWriter) for callback in self.trainer.callbacks)
+        if not writes and isinstance(model, ImageModule):
+            self.trainer.callbacks.append(ImageWriter())
         with self.ending_together():
             self.trainer.predict(model, **kwargs)
 

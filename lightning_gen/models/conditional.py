@@ -41,6 +41,11 @@ class ConditionalModule(GenerativeModule):
         """
         self.has_labels = key == "label"
         condition_size = num_classes if self.has_labels else size
+        if self.has_labels and num_classes == 0:
+            raise ConditionError(
+                f"{type(self).__name__} is trained under labels, and the data have none (num_classes=0); a folder of "
+                "images needs one subfolder for each class."
+            )
         if not condition_size or condition_size < 1:
             raise ConditionError(
                 f"{type(self).__name__} got num_classes={num_classes}, condition_key={key} and condition_size={size}; "

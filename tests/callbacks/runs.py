@@ -17,7 +17,7 @@ from tests.digits import quiet_trainer
 class MeanPixel(SampleMetric):
     """Mean pixel of the samples less that of the reference; counts what it is given."""
 
-    short_name, needs_features = "mean_pixel", False
+    short_name, needs_features, higher_is_better = "mean_pixel", False, True
 
     def __init__(self) -> None:
         super().__init__()

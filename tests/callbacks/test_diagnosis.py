@@ -14,7 +14,7 @@ from lightning_gen.models import GAN, GenerativeModule
 from tests.callbacks.runs import small_vae
 from tests.digits import train_on_digits
 
-WORDS = ("broken down", "zero loss", "is stuck", "collapsed")
+WORDS = ("broken down", "zero loss", "is stuck", "collapsed", "nearly all alike")
 FINDS = {
     "broken": "a loss is not finite.*model.lr ten times smaller",
     "zero loss": "The discriminator is at zero loss: .* over 40 batches.*Try model.input_noise=0.1",
@@ -23,9 +23,11 @@ FINDS = {
 }
 
 
-def diagnose(model: GenerativeModule, epochs: int = 1, **arguments: Any) -> tuple[dict[str, int], list[str]]:
+def diagnose(
+    model: GenerativeModule, diagnosis: Diagnosis | None = None, epochs: int = 1, **arguments: Any
+) -> tuple[dict[str, int], list[str]]:
     """Train on 4,000 digits an epoch; what was found, and the warnings."""
-    diagnosis = Diagnosis(**arguments)
+    diagnosis = diagnosis or Diagnosis(**arguments)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         train_on_digits(model, epochs, "none", callbacks=[diagnosis])
@@ -99,7 +101,7 @@ def test_a_generator_that_loses_its_variety_has_collapsed() -> None:
     model = Collapses(hidden_size=128, maxout_units=64, lr=0.001)
     for layer in (model.generator.hidden1, model.generator.hidden2, model.generator.output):
         nn.init.normal_(layer.weight, std=0.2)
-    findings, _ = diagnose(model, 2)
+    findings, _ = diagnose(model, epochs=2)
     assert findings["collapsed"] == 1, "not in the first epoch"
 
 
@@ -111,9 +113,41 @@ def test_each_warning_comes_once() -> None:
 
 def test_a_slow_start_is_no_failure() -> None:
     """The published weights are so small that for four epochs the loss leaves log 2 in the third digit alone."""
-    findings, messages = diagnose(gan(), epochs=4)
-    assert not findings
-    assert not messages
+    epochs = []
+
+    class Watched(Diagnosis):
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            epochs.append(dict(self.findings))
+            super().on_train_end(trainer, pl_module)
+
+    findings, messages = diagnose(gan(), Watched(), epochs=4)
+    assert epochs == [{}], "while it trains"
+    assert findings == {"alike": 4}
+    assert len(messages) == 1
+    assert re.search(
+        r"pixels deviate by [\d.]+ of 255 from sample to sample, those of real images by \d\d", messages[0]
+    )
+
+
+class Grey(GAN):
+    """Textures that hardly differ."""
+
+    def _sample(self, num_samples: int, condition: Any, generator: torch.Generator | None) -> Tensor:
+        return super()._sample(num_samples, condition, generator) * 0 + 0.5 + 0.02 * torch.rand(num_samples, 1, 28, 28)
+
+
+def test_samples_that_stay_alike_are_named_once_it_is_no_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Diagnosis, "SLOW_START", 80)
+    torch.manual_seed(0)
+    findings, messages = diagnose(Grey(hidden_size=128, maxout_units=64), epochs=3)
+    assert findings == {"alike": 1}
+    assert len(messages) == 1
+
+
+def test_of_a_trial_run_nothing_is_said() -> None:
+    diagnosis = Diagnosis()
+    train_on_digits(constant(), 1, "none", callbacks=[diagnosis], limit_train_batches=3)
+    assert not diagnosis.findings
 
 
 def test_it_reads_the_device_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

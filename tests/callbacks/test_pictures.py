@@ -9,11 +9,12 @@ from torchvision.transforms.functional import pil_to_tensor
 from lightning_gen._lightning import pl
 from lightning_gen.callbacks import ImageWriter, LatentManifold, SampleGrid, TranslationGrid
 from lightning_gen.callbacks.files import image_grid, side_by_side, whole_file, write_png
-from lightning_gen.datamodules import DigitsDataModule, EdgesToDigitsDataModule
+from lightning_gen.datamodules import DigitsDataModule, EdgesToDigitsDataModule, PairedImageDataModule
 from lightning_gen.errors import LightningGenError
 from lightning_gen.models import VAE, Pix2Pix
 from tests.callbacks.runs import LabelledVAE, fit, small_gan, small_vae
 from tests.digits import quiet_trainer
+from tests.tiny import tiny
 
 
 def pixels(path: Path) -> torch.Tensor:
@@ -103,6 +104,39 @@ def test_predict_writes_one_file_for_each_sample(tmp_path: Path) -> None:
     assert [path.name for path in files] == [f"{index:06d}.png" for index in range(60)]
     for path, image in zip(files, predictions, strict=True):
         assert torch.equal(pixels(path), image.mul(255).round().byte())
+
+
+@pytest.mark.parametrize("name", ["KeypointGAN", "CharCNNRNN", "VGAN", "AttributeClassifier", "Captioner"])
+def test_whatever_predict_gives_is_written(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Points, embeddings, videos, labels, captions; and one line says how many, and where."""
+    model, data = tiny(name)
+    quiet_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(model, data)
+    trainer = quiet_trainer(callbacks=[ImageWriter()], limit_predict_batches=1, default_root_dir=tmp_path)
+    with caplog.at_level("INFO"):
+        (prediction,) = trainer.predict(model, data)
+    files = sorted((tmp_path / "results").iterdir())
+    assert [path.stem for path in files] == [f"{index:06d}" for index in range(len(prediction))]
+    assert f"{len(files)} results of predict in {tmp_path / 'results'}" in caplog.messages
+    if isinstance(prediction[0], str):
+        assert files[0].read_text(encoding="utf-8") == prediction[0]
+    elif prediction[0].ndim < 3:
+        assert torch.equal(torch.load(files[-1], weights_only=True), prediction[-1])
+    else:
+        assert files[0].suffix == ".png"
+
+
+def test_results_have_the_names_of_their_sources(tmp_path: Path) -> None:
+    for split in ("train", "val", "test", "mine"):
+        (tmp_path / "pairs" / split).mkdir(parents=True)
+        for name in ("10", "2"):
+            size = (32, 32) if split == "mine" else (64, 32)
+            Image.new("L", size).save(tmp_path / "pairs" / split / f"{name}.png")
+    sources = str(tmp_path / "pairs" / "mine")
+    data = PairedImageDataModule(
+        str(tmp_path / "pairs"), source_channels=1, channels=1, image_size=32, load_size=32, predict_dir=sources
+    )
+    quiet_trainer(callbacks=[ImageWriter(str(tmp_path / "out"))]).predict(small_pix2pix(), data)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["10.png", "2.png"]
 
 
 def small_pix2pix() -> Pix2Pix:

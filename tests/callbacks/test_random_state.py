@@ -126,7 +126,8 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes(tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1, output
     path = tmp_path / "checkpoints" / "interrupted.ckpt"
-    assert f"Stopped in epoch 1; go on with --ckpt_path {path}" in output
+    whole = path.with_name("last.ckpt")
+    assert f"Stopped in epoch 1; go on with --ckpt_path {whole}" in output
     checkpoint = torch.load(path, weights_only=True)
     assert checkpoint["epoch"] == 1
     done = checkpoint["global_step"]
@@ -141,6 +142,47 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes(tmp_path: Path) -> None:
     trainer = fit([RandomState(), batches := Batches()], epochs=4, ckpt_path=path, default_root_dir=tmp_path)
     assert trainer.current_epoch == 4
     assert trainer.global_step == 24 == done + batches.count
+
+
+class Stops(Callback):
+    """Ctrl-C in one hook of the second epoch; it counts the batches."""
+
+    def __init__(self, hook: str) -> None:
+        self.batches = 0
+        setattr(self, hook, self.stop)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.batches += 1
+
+    def stop(self, trainer: Any, *args: Any) -> None:
+        if not trainer.sanity_checking and trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("saved", [True, False], ids=["beside last.ckpt", "alone"])
+@pytest.mark.parametrize(
+    "hook",
+    ["on_train_epoch_start", "on_train_batch_start", "on_train_batch_end", "on_validation_start", "on_train_epoch_end"],
+)
+def test_what_is_advised_after_ctrl_c_loses_nothing(hook: str, saved: bool, tmp_path: Path) -> None:
+    """In whatever place it strikes; where nothing that was saved goes on bit for bit, that is said."""
+    save = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=True)
+    if not saved:
+        save.on_train_epoch_end = save.on_validation_end = lambda *args: None
+    limits = {"epochs": 3, "limit_train_batches": 4, "default_root_dir": tmp_path}
+    with pytest.raises(SystemExit):
+        fit([state := RandomState(), Stops(hook), save], enable_checkpointing=True, **limits)
+    path = Path(state.advice.rpartition(" ")[2])
+    between = hook == "on_train_epoch_start"
+    assert path.name == ("interrupted.ckpt" if between or not saved else "last.ckpt")
+    assert ("trained again, bit for bit" in state.advice) == (saved and not between)
+    assert ("in a new order, some images again" in state.advice) == (not saved and not between)
+    steps = torch.load(path, weights_only=True)["global_step"]
+    resumed = fit([RandomState(), rest := Stops("on_exception")], ckpt_path=path, **limits)
+    assert resumed.current_epoch == 3
+    assert resumed.global_step == 12 == steps + rest.batches
+    if between or saved:
+        assert_bit_equal(weights(fit([RandomState()], **limits)), weights(resumed))
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gen._lightning import pl
-from lightning_gen.callbacks import ClosingTable, SampleEvaluation
-from lightning_gen.datamodules import DigitsDataModule, EdgesToDigitsDataModule
+from lightning_gen.callbacks import ClosingTable, SampleEvaluation, SampleGrid
+from lightning_gen.datamodules import DigitsDataModule, EdgesToDigitsDataModule, FakeDataModule
 from lightning_gen.errors import DataError, LightningGenError
 from lightning_gen.metrics import Agreement, FrechetDistance, InceptionScore, ParzenLogLikelihood, Samples
 from lightning_gen.models import VAE, Pix2Pix
@@ -98,6 +98,67 @@ def test_conditions_are_those_of_the_held_out_images_cycled(tmp_path: Path) -> N
     held_out = torch.cat([batch["label"] for batch in trainer.datamodule.val_dataloader()])[:100]
     drawn = torch.cat(metric.seen)[-130:]
     assert torch.equal(drawn, torch.cat([held_out, held_out[:30]]))
+
+
+def test_a_judge_that_was_not_made_for_the_images_is_left_out(tmp_path: Path) -> None:
+    """A classifier of digits calls any samples as good as noise; on digits it has its say."""
+    metrics = [MeanPixel(), FrechetDistance(), InceptionScore(splits=1)]
+    evaluation = SampleEvaluation(metrics, num_samples=40, extractor=DigitFeatures())
+    fit([evaluation], epochs=1, limit_train_batches=1, default_root_dir=tmp_path)
+    judged = ["val/mean_pixel", "val/fid_digits", "val/inception_score_digits"]
+    assert [figure.name for figure in evaluation.figures] == judged
+    trainer = quiet_trainer(max_epochs=2, callbacks=[evaluation], default_root_dir=tmp_path)
+    with pytest.warns(UserWarning, match="DigitFeatures") as caught:
+        trainer.fit(small_vae(decoder="gaussian"), datamodule=FakeDataModule((1, 28, 28), num_samples=64))
+    (warning,) = [str(w.message) for w in caught if "DigitFeatures" in str(w.message)]
+    assert "is sure of what it sees in 0 of 64 held-out images" in warning
+    assert "lightning-gen evaluate --ckpt_path PATH --extractor EfficientNetLite0" in warning
+    assert [figure.name for figure in evaluation.figures] == ["val/mean_pixel"] * 2
+
+
+def test_a_score_that_real_images_lack_is_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Its place beside that of the samples is empty; and no zero has a sign."""
+
+    class OfSamples(MeanPixel):
+        def update(self, samples: Samples, batch: Any = None, role: str = "generated") -> None:
+            self.is_real = samples.images.std() > 0
+            super().update(samples, batch, role)
+
+        def compute(self) -> Tensor:
+            if self.is_real:
+                raise DataError("there is nothing that was asked for")
+            return torch.tensor(-0.0)
+
+    class Black(VAE):
+        def _sample(self, num_samples: int, condition: Any, generator: Any) -> Tensor:
+            return torch.zeros(num_samples, 1, 28, 28)
+
+    evaluation = SampleEvaluation([OfSamples()], num_samples=10)
+    fit([evaluation], lambda: Black(hidden_size=8), epochs=1, limit_train_batches=1, default_root_dir=tmp_path)
+    (figure,) = evaluation.figures
+    assert figure.real is None
+    assert str(figure.value) == "0.0"
+    assert not [warning for warning in recwarn if "left out" in str(warning.message)]
+
+
+@pytest.mark.parametrize("kind", [SampleEvaluation, SampleGrid])
+def test_labels_follow_the_data(kind: Any, tmp_path: Path) -> None:
+    def train(labels: Any) -> Any:
+        given = {"metrics": [MeanPixel()]} if kind is SampleEvaluation else {"num_columns": 1}
+        trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
+        trainer.callbacks.append(callback := kind(num_samples=4, labels=labels, **given))
+        data = FakeDataModule((1, 28, 28), num_samples=16, num_classes=3)
+        trainer.fit(LabelledVAE(hidden_size=8, latent_dim=2, decoder="gaussian"), datamodule=data)
+        return callback
+
+    assert train("all").labels == [0, 1, 2]
+    assert train([2, 0]).labels == [2, 0]
+    with pytest.raises(LightningGenError) as error:
+        train(list(range(10)))
+    assert str(error.value) == (
+        f"{kind.__name__} got labels=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], and there are 3 classes of images; give "
+        f"{kind.__name__} labels from 0 to 2, or 'all', or none for the conditions of the held-out images."
+    )
 
 
 def test_conditions_are_drawn_from_all_held_out_images(tmp_path: Path) -> None:

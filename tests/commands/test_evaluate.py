@@ -159,3 +159,18 @@ def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
 )
 def test_commands_that_lack_something(options: list[str], message: str, capsys) -> None:
     assert message in one_line_error(capsys, "evaluate", *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--extractor", "LabelFeatures", "--extractor.ckpt_path", "nothere.ckpt"], "nothere.ckpt is no checkpoint of"),
+        (["--extractor", "InceptionV3", "--extractor.weights", "nothere.pth"], "There is no file nothere.pth"),
+        (["--data", "DigitsDataModule", "--data.batch_size", "0"], "DigitsDataModule got batch_size=0; expected"),
+    ],
+)
+def test_what_cannot_be_built_is_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not jsonargparse's list of the types that it tried."""
+    error = one_line_error(capsys, "evaluate", "--samples", "images", *options)
+    assert error.startswith(f"lightning-gen: error: {message}")
+    assert "Union" not in error

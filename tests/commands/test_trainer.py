@@ -70,16 +70,30 @@ def test_fit_leaves_checkpoints_logs_and_its_config(checkpoint):
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_a_checkpoint_is_all_that_evaluation_needs(command, checkpoint, tmp_path, capsys):
+def test_a_checkpoint_is_all_that_evaluation_needs(command, checkpoint, tmp_path, capsys, caplog, recwarn):
     before = len(list(checkpoint.parents[1].parent.iterdir()))
     main([command, "--ckpt_path", str(checkpoint), *QUIET, "--trainer.default_root_dir", str(tmp_path)])
+    for noise in ("litlogger", "callbacks used to create the checkpoint", "LeafSpec"):
+        assert noise not in caplog.text + " ".join(str(warning.message) for warning in recwarn)
+    assert "DataLoader 0" not in capsys.readouterr().out  # Lightning's own table of the same figures.
     (run,) = tmp_path.glob(f"vae_fake/{command}/version_0")
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["init_args"]["hidden_size"] == 9
     assert config["data"]["init_args"]["num_samples"] == 32
-    if command != "predict":  # Judged by the callbacks of the run.
-        assert list(run.rglob("*.png"))
+    assert list(run.rglob("*.png"))  # Judged by the callbacks of the run, or results.
+    if command == "predict":
+        files = sorted(path.name for path in (run / "results").iterdir())
+        assert files == [f"{index:06d}.png" for index in range(32)]
     assert len(list(checkpoint.parents[1].parent.iterdir())) == before
+
+
+def test_a_models_parts_are_shown_without_operations(tmp_path, capsys):
+    options = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "0"]
+    main(["fit", *MODEL, *DATA, *QUIET[:4], *options, "--trainer.default_root_dir", str(tmp_path)])
+    output = capsys.readouterr().out
+    assert "decoder" in output
+    assert " parameters, " in output
+    assert "FLOPs" not in output
 
 
 def test_without_the_runs_config_a_checkpoint_is_still_enough(checkpoint, tmp_path, capsys):
