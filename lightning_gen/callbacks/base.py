@@ -163,7 +163,7 @@ class EvaluationCallback(Callback):
             )
         self.model = pl_module if isinstance(pl_module, GenerativeModule) else Foreign(pl_module)
         self.folder = log_folder(trainer)
-        self.labels = self._known_labels(trainer, pl_module)
+        self.labels = self._known_labels(trainer, self.model)
         self.figures.clear()
         self.pictures.clear()
         self._conditions: dict[int, dict[str, Any]] = {}  # of each held-out loader that is looked at
