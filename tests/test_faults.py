@@ -49,7 +49,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(small_disk: Path) -> None:
     filling = ["--trainer.callbacks+", "tests.test_faults.FillDisk"]
     broken = subprocess.run([*fit, *options, *filling], cwd=ROOT, capture_output=True, text=True)
     assert broken.returncode == 1
-    folder = small_disk / "checkpoints"
+    folder = small_disk / "vae_fake" / "version_0" / "checkpoints"
     (*_, line) = broken.stderr.strip().splitlines()
     assert line == f"lightning-gen: error: [Errno 28] No space left on device: '{folder}/epoch=1-step=4.ckpt'"
     assert {path.name for path in folder.iterdir()} == {"epoch=0-step=2.ckpt", "last.ckpt"}
@@ -59,7 +59,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(small_disk: Path) -> None:
     (small_disk / "filler").unlink()
     goes_on = subprocess.run([*fit, *options, "--ckpt_path", str(last)], cwd=ROOT, capture_output=True, text=True)
     assert goes_on.returncode == 0, goes_on.stderr
-    assert torch.load(last, weights_only=True)["epoch"] == 2
+    assert torch.load(small_disk / "vae_fake/version_1/checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
 
 
 def test_a_checkpoint_is_written_beside_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,7 +185,7 @@ class SampleEvaluation(EvaluationCallback):
         held_out.keep(self.conditions_of(pl_module, batch), len(images), self.num_samples)
         self._image_shape = tuple(images.shape[1:])
         samples = self._samples(images)
-        if samples.logits is not None:
+        if samples.logits is not None and samples.logits.shape[1]:
             self._num_sure = self._num_sure + (samples.logits.softmax(1).amax(1) > 0.9).sum()
         room = math.ceil(self.num_samples / trainer.world_size) - held_out.num_images
         for metric in held_out.metrics:

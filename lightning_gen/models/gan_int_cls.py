@@ -462,7 +462,7 @@ class GANINTCLS(CaptionedModule, AdversarialModule):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        self.on_train_epoch_start()  # A run resumed within an epoch begins here.
+        GANINTCLS.on_train_epoch_start(self)  # A run resumed within an epoch begins here.
 
     def on_train_epoch_end(self) -> None:
         """Let the step sizes of the game fall, as long as it is played."""
