@@ -19,8 +19,8 @@ def recipe_names() -> list[str]:
 
 def recipe_name(path: str | Path) -> str:
     """The name of a recipe's file, that of any other YAML file without its suffix."""
-    path = Path(path).with_suffix("")
-    return path.relative_to(recipe_folder()).as_posix() if path.is_relative_to(recipe_folder()) else path.name
+    path, folder = Path(path).resolve().with_suffix(""), recipe_folder().resolve()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
 
 def resolve_recipe(name_or_path: str) -> str:

@@ -13,6 +13,7 @@ from lightning_gen.checkpoints import checkpoint_path
 from lightning_gen.cli import main
 from lightning_gen.commands.runs import find_run, read_curves
 from lightning_gen.errors import CheckpointError
+from lightning_gen.recipes import recipe_folder, recipe_name, recipe_names
 from tests.conftest import DATA, QUIET
 
 MODEL = ["--model", "VAE", "--model.hidden_size", "9", "--model.decoder=gaussian", "--trainer.max_epochs", "1"]
@@ -119,6 +120,17 @@ def test_a_recipe_names_the_folder_and_is_found_by_it(folder: Path) -> None:
     main(["sample", "--ckpt_path", "bernoulli_mixture/digits", "--num_samples=4", "--output=a.png"])
     with pytest.raises(CheckpointError, match="There is no checkpoint logs/vae_digits; fit writes"):
         checkpoint_path("vae/digits")
+
+
+def test_a_recipe_has_its_name_by_any_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the README's first command names it."""
+    configs = recipe_folder()
+    assert recipe_name(configs / "vae" / "digits.yaml") == "vae/digits"
+    assert recipe_name("mine/digits.yaml") == "digits"
+    monkeypatch.chdir(configs.parent)
+    assert recipe_name(f"{configs.name}/vae/digits.yaml") == "vae/digits"
+    assert recipe_name(f"./{configs.name}/../{configs.name}/vae/digits.yaml") == "vae/digits"
+    assert len(set(recipe_names())) > 90
 
 
 def test_other_data_than_the_recipes_have_a_folder_of_their_own(folder: Path) -> None:
