@@ -12,6 +12,7 @@ from lightning_gen import judge
 from lightning_gen._lightning import pl
 from lightning_gen.callbacks import ClosestPairs, SampleEvaluation, SampleGrid
 from lightning_gen.callbacks.files import write_png
+from lightning_gen.callbacks.foreign import Foreign
 from lightning_gen.cli import main
 from lightning_gen.datamodules import DigitsDataModule
 from lightning_gen.errors import DataError, LightningGenError
@@ -124,6 +125,15 @@ def test_callbacks_take_a_model_of_another_project(tmp_path: Path) -> None:
     assert trainer.callback_metrics["val/fid_digits"] == pytest.approx(evaluation.figures[0].value)
     assert grid.pictures[0].is_file()
     assert model.training
+
+
+def test_a_generator_decides_what_another_projects_model_draws() -> None:
+    """Whatever has been drawn before, as on another rank; and goes on from one call to the next."""
+    model, generator = Foreign(Own()), torch.Generator().manual_seed(5)
+    first = model.sample(3, generator=torch.Generator().manual_seed(5))
+    torch.rand(9)
+    assert torch.equal(first, model.sample(3, generator=generator))
+    assert not torch.equal(first, model.sample(3, generator=generator))
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,19 @@ def cut_out_at(number: int, margins: tuple[int, int]) -> Tensor:
     return torch.stack([torch.randint(margin + 1, (number,)) for margin in margins], 1)
 
 
+def check_fractions(val_fraction: float, test_fraction: float) -> None:
+    """Refuse shares of validation and test that leave nothing to train on.
+
+    Raises:
+        DataError: if they do.
+    """
+    if val_fraction + test_fraction >= 1:
+        raise DataError(
+            f"val_fraction={val_fraction}, test_fraction={test_fraction}; expected shares that leave something to "
+            "train on."
+        )
+
+
 def check_load_size(image_size: Sides, load_size: Sides) -> None:
     """Refuse pictures that are smaller than what is cut out of them.
 

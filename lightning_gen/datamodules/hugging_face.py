@@ -22,6 +22,7 @@ from lightning_gen.datamodules.base import (
     Loader,
     Loading,
     Split,
+    check_fractions,
     height_and_width,
 )
 from lightning_gen.datamodules.folders import SPLIT_NAMES
@@ -191,11 +192,7 @@ class HuggingFaceDataModule(ImageDataModule):
         **loading: Unpack[Loading],
     ) -> None:
         super().__init__(None, batch_size, num_workers, classes=classes, **loading)
-        if val_fraction + test_fraction >= 1:
-            raise DataError(
-                f"val_fraction={val_fraction}, test_fraction={test_fraction}; expected shares that leave something to "
-                "train on."
-            )
+        check_fractions(val_fraction, test_fraction)
         if splits is not None and ("train" not in splits or set(splits) - {"train", "val", "test"}):
             raise DataError(f"splits={splits}; expected names of train and, where there are any, of val and test.")
         self.path = path

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Share, Sides, Size
-from lightning_gen.datamodules.base import Batch, ImageDataModule, Loading, Split, height_and_width
+from lightning_gen.datamodules.base import Batch, ImageDataModule, Loading, Split, check_fractions, height_and_width
 from lightning_gen.datamodules.folders import (
     Found,
     Layout,
@@ -250,11 +250,7 @@ class ImageFolderDataModule(ImageDataModule):
         **loading: Unpack[Loading],
     ) -> None:
         super().__init__(root, batch_size, num_workers, classes=classes, **loading)
-        if val_fraction + test_fraction >= 1:
-            raise DataError(
-                f"val_fraction={val_fraction}, test_fraction={test_fraction}; expected shares that leave something to "
-                "train on."
-            )
+        check_fractions(val_fraction, test_fraction)
         self.image_size = image_size
         self.channels = channels
         self.val_fraction = val_fraction

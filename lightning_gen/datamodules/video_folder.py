@@ -21,7 +21,15 @@ from torch.utils.data import Dataset
 from typing_extensions import Unpack
 
 from lightning_gen.arguments import Count, Positive, Share, Sides, Size
-from lightning_gen.datamodules.base import HELD_OUT_SEED, Batch, ImageDataModule, Loading, Split, height_and_width
+from lightning_gen.datamodules.base import (
+    HELD_OUT_SEED,
+    Batch,
+    ImageDataModule,
+    Loading,
+    Split,
+    check_fractions,
+    height_and_width,
+)
 from lightning_gen.datamodules.files import read_arrays
 from lightning_gen.datamodules.folders import Found, Layout, check_not_empty, class_of, read_layout, suffix_of, walk
 from lightning_gen.datamodules.image_folder import as_8_bit, fitted, suffixes, upright
@@ -391,11 +399,7 @@ class VideoFolderDataModule(ImageDataModule):
         **loading: Unpack[Loading],
     ) -> None:
         super().__init__(root, batch_size, num_workers, classes=classes, **loading)
-        if val_fraction + test_fraction >= 1:
-            raise DataError(
-                f"val_fraction={val_fraction}, test_fraction={test_fraction}; expected shares that leave something to "
-                "train on."
-            )
+        check_fractions(val_fraction, test_fraction)
         self.image_size = image_size
         self.num_frames = num_frames
         self.frame_rate = frame_rate
